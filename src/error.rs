@@ -1,0 +1,177 @@
+//! The one error type of the crate.
+//!
+//! Every variant says what was found, what was expected, and names the tensor, argument or
+//! device concerned, so that the message alone is enough to act on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Shorthand for a result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong in this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read or mapped.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+
+    /// A file is not what its name promises: a broken safetensors header, an index that is no
+    /// JSON, a directory without a checkpoint.
+    #[error("{}: {reason}", path.display())]
+    InvalidFile {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it and what was expected.
+        reason: String,
+    },
+
+    /// A tensor that an EXL3 linear needs is absent.
+    #[error("{}: tensor `{tensor}` is missing: {reason}", path.display())]
+    MissingTensor {
+        /// The file in which it was expected.
+        path: PathBuf,
+        /// The absent tensor.
+        tensor: String,
+        /// Why it is needed.
+        reason: String,
+    },
+
+    /// A tensor is present but has the wrong dtype, shape or value.
+    #[error("{}: tensor `{tensor}`: found {found}, expected {expected}", path.display())]
+    InvalidTensor {
+        /// The file that holds it.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What the file says.
+        found: String,
+        /// What the format demands.
+        expected: String,
+    },
+
+    /// A linear or tensor was asked for that the checkpoint does not hold.
+    #[error("no {kind} named `{name}` in this checkpoint; {hint}")]
+    NotFound {
+        /// "EXL3 linear" or "tensor".
+        kind: &'static str,
+        /// The name asked for.
+        name: String,
+        /// What there is instead.
+        hint: String,
+    },
+
+    /// A split of channels over ranks that cannot be.
+    #[error("invalid split: found {found}, expected {expected}")]
+    InvalidSplit {
+        /// What was asked for.
+        found: String,
+        /// What would be accepted.
+        expected: String,
+    },
+
+    /// An argument of a call has the wrong length, dtype, device or value.
+    #[error("argument `{argument}`: found {found}, expected {expected}")]
+    InvalidArgument {
+        /// The argument's name in the called function.
+        argument: &'static str,
+        /// What was passed.
+        found: String,
+        /// What would be accepted.
+        expected: String,
+    },
+
+    /// Two devices of a group cannot write into each other's memory.
+    #[error(
+        "devices {device} and {peer} have no peer-to-peer access ({reason}); \
+         use devices that `trellink info` lists as linked, or put the ranks on one device"
+    )]
+    PeerAccess {
+        /// The CUDA ordinal that would write.
+        device: usize,
+        /// The CUDA ordinal that would be written to.
+        peer: usize,
+        /// What the driver answered.
+        reason: String,
+    },
+
+    /// CUDA was asked for and cannot be used here.
+    #[error("CUDA is not available: {reason}")]
+    CudaUnavailable {
+        /// Why: built without the feature, no driver, no device, no kernel for the device.
+        reason: String,
+    },
+
+    /// A CUDA driver call failed.
+    #[error("{call} failed with {name} ({code}): {description}")]
+    Cuda {
+        /// The driver function.
+        call: &'static str,
+        /// `CUresult` as a number.
+        code: i32,
+        /// `CUresult` by name.
+        name: String,
+        /// The driver's own explanation.
+        description: String,
+    },
+
+    /// A peer's packets did not arrive before the group's deadline. The group has failed.
+    #[error(
+        "rank {rank} waited {waited:?} for packets of rank {peer} at epoch {epoch}; \
+         the group has failed, drop it and build a new one"
+    )]
+    PeerTimeout {
+        /// The rank that waited.
+        rank: usize,
+        /// The rank whose packets are missing.
+        peer: usize,
+        /// The exchange at which it happened.
+        epoch: u32,
+        /// How long it waited.
+        waited: Duration,
+    },
+
+    /// A peer sent a packet of an exchange that this rank has not allowed yet: the ranks did not
+    /// call the same operations in the same order. The group has failed.
+    #[error(
+        "rank {rank} is at epoch {epoch} but rank {peer} already sent epoch {found}; \
+         all ranks must call the same collectives in the same order"
+    )]
+    PeerAhead {
+        /// The rank that noticed.
+        rank: usize,
+        /// The rank that is ahead.
+        peer: usize,
+        /// The exchange that `rank` is in.
+        epoch: u32,
+        /// The epoch found in the packet.
+        found: u32,
+    },
+
+    /// The group failed earlier; nothing was launched and no output was touched.
+    #[error("the group has failed earlier ({reason}); drop it and build a new one")]
+    GroupFailed {
+        /// The first failure.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn argument(
+        argument: &'static str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Error::InvalidArgument {
+            argument,
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The `trellink` program.
+fn main() {}
