@@ -1,0 +1,23 @@
+// Where a packet lies in an arena: all of the arena's address arithmetic.
+//
+// arena = [parity 2][source rank][slot_packets]. src/protocol/arena.rs is the same in Rust; a test
+// compares the two.
+#pragma once
+
+#include "format/word.h"
+
+namespace trellink {
+
+struct ArenaLayout {
+  uint32_t world;
+  uint64_t slot_packets;
+
+  // Index of the first packet that `source` sends in a call of this parity.
+  TRELLINK_HD uint64_t slot(uint32_t parity, uint32_t source) const {
+    return (static_cast<uint64_t>(parity) * world + source) * slot_packets;
+  }
+  TRELLINK_HD uint64_t half_packets() const { return world * slot_packets; }
+  TRELLINK_HD uint64_t packets() const { return 2 * half_packets(); }
+};
+
+}  // namespace trellink

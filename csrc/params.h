@@ -1,0 +1,131 @@
+/* What the host passes to the kernels: plain C, read by nvcc, by the host build and by bindgen.
+ * Every field has a fixed width and natural alignment; src/ffi/bindings.rs is generated from this file. */
+#ifndef TRELLINK_PARAMS_H
+#define TRELLINK_PARAMS_H
+
+#include <stdint.h>
+
+/* Ranks of a group at most. */
+#define TRELLINK_MAX_WORLD 8
+/* Linears that one launch computes at most. */
+#define TRELLINK_MAX_SEGMENTS 8
+/* Threads of a CTA of the linear kernels. */
+#define TRELLINK_LINEAR_THREADS 512
+
+/* Element types of activations and outputs. */
+#define TRELLINK_DTYPE_F16 0
+#define TRELLINK_DTYPE_BF16 1
+#define TRELLINK_DTYPE_F32 2
+
+/* What happens to a finished output value. */
+#define TRELLINK_EPILOGUE_STORE 0
+#define TRELLINK_EPILOGUE_ADD 1
+
+/* TrellinkReport::state and TrellinkControl::failed. */
+#define TRELLINK_STATE_OK 0
+#define TRELLINK_STATE_PEER_TIMEOUT 1
+#define TRELLINK_STATE_PEER_AHEAD 2
+#define TRELLINK_STATE_ABORTED 3
+
+/* Per-rank words in device memory that outlive a launch. `epoch` and `failed` are read as one u64. */
+typedef struct TrellinkControl {
+  /* Epoch of the next call. Written by the last CTA to leave a launch. */
+  uint32_t epoch;
+  /* A TRELLINK_STATE_*; once not OK, launches return without touching their outputs. */
+  uint32_t failed;
+  /* CTAs that have left the running launch. */
+  uint32_t departed;
+  /* The own arena is scrubbed after epochs e with (e & scrub_mask) <= 1. */
+  uint32_t scrub_mask;
+  /* How long a wait may last. */
+  uint64_t timeout_ns;
+} TrellinkControl;
+
+/* What a failed wait leaves for the host, in host-mapped memory. `state` is written last. */
+typedef struct TrellinkReport {
+  uint32_t state;
+  uint32_t rank;
+  uint32_t peer;
+  uint32_t epoch;
+  uint32_t found;
+  uint32_t reserved;
+  uint64_t waited_ns;
+} TrellinkReport;
+
+/* One rank's view of the exchange. All pointers are device addresses valid on this rank's device. */
+typedef struct TrellinkExchange {
+  /* arena[r]: the packets of rank r's arena; the own one included. */
+  uint64_t arena[TRELLINK_MAX_WORLD];
+  /* TrellinkControl of this rank. */
+  uint64_t control;
+  /* TrellinkReport of this rank. */
+  uint64_t report;
+  /* A u32 that is not 0 once any rank of the group has failed; host-mapped. */
+  uint64_t abort;
+  /* Packets in a slot: what one source may send in one call. Even. */
+  uint64_t slot_packets;
+  uint32_t rank;
+  uint32_t world;
+} TrellinkExchange;
+
+/* One linear of a launch. */
+typedef struct TrellinkSegment {
+  /* u32 blocks [strips][k_groups], see csrc/format/block.h. 16-byte aligned. */
+  uint64_t blocks;
+  /* f16 [K]. */
+  uint64_t suh;
+  /* f16 [N]. */
+  uint64_t svh;
+  /* f32 [N], or 0. */
+  uint64_t bias;
+  /* First output element of this launch: row 0, column 0 of the segment. */
+  uint64_t out;
+  /* Elements from one output row to the next. */
+  uint64_t out_stride;
+  /* First 16-column strip of the segment in the launch's numbering, and how many it has (a multiple of 8). */
+  uint32_t first_strip;
+  uint32_t strips;
+  /* 0: 3inst, 1: mcg, 2: mul1. */
+  uint32_t codebook;
+  /* Twice the bits per weight. */
+  uint32_t half_bits;
+  /* TRELLINK_DTYPE_*, TRELLINK_EPILOGUE_*. */
+  uint32_t out_dtype;
+  uint32_t epilogue;
+} TrellinkSegment;
+
+/* One launch of the linear kernel. */
+typedef struct TrellinkLinear {
+  /* Activations [rows][K], row 0 of this launch. */
+  uint64_t x;
+  /* Elements from one input row to the next. */
+  uint64_t x_stride;
+  uint32_t x_dtype;
+  uint32_t rows;
+  /* K / 128 of this rank's shard; 0 for an empty shard. */
+  uint32_t k_groups;
+  uint32_t segments;
+  /* The launch computes strips [first_strip, first_strip + strips) of its segments' numbering;
+   * both multiples of 8. */
+  uint32_t first_strip;
+  uint32_t strips;
+  /* Bytes of dynamic shared memory of the launch. */
+  uint32_t shared_bytes;
+  uint32_t reserved;
+  TrellinkExchange exchange;
+  TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];
+} TrellinkLinear;
+
+/* One launch of the decode kernel: blocks to the decoded matrix. */
+typedef struct TrellinkDecode {
+  /* u32 blocks [strips][k_groups]. */
+  uint64_t blocks;
+  /* f16 [K][N], row-major. */
+  uint64_t out;
+  uint32_t strips;
+  uint32_t k_groups;
+  uint32_t codebook;
+  uint32_t half_bits;
+} TrellinkDecode;
+
+#endif

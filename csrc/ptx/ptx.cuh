@@ -1,0 +1,171 @@
+// PTX instructions, one named inline function each: the only inline assembly of the crate.
+#pragma once
+
+#include <cstdint>
+
+namespace trellink::ptx {
+
+// ---- integer and packed-half arithmetic ----
+
+__device__ __forceinline__ uint32_t funnel_right(uint32_t hi, uint32_t lo, uint32_t shift) {
+  uint32_t d;
+  asm("shf.r.wrap.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(lo), "r"(hi), "r"(shift));
+  return d;
+}
+
+__device__ __forceinline__ uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
+  uint32_t d;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selector));
+  return d;
+}
+
+// c + the dot product of the four bytes of a and b.
+__device__ __forceinline__ uint32_t dp4a_u8(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("dp4a.u32.u32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+__device__ __forceinline__ uint32_t hadd2(uint32_t a, uint32_t b) {
+  uint32_t d;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+}
+
+__device__ __forceinline__ uint32_t hfma2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+// Two floats rounded to fp16, `lo` in the low half.
+__device__ __forceinline__ uint32_t pack_f16x2(float lo, float hi) {
+  uint32_t d;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
+  return d;
+}
+
+// Two floats rounded to bf16, `lo` in the low half.
+__device__ __forceinline__ uint32_t pack_bf16x2(float lo, float hi) {
+  uint32_t d;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
+  return d;
+}
+
+__device__ __forceinline__ float f16_to_f32(uint32_t half_bits) {
+  float d;
+  asm("{ .reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h; }" : "=f"(d) : "r"(half_bits));
+  return d;
+}
+
+// ---- warp ----
+
+// The greatest of x over the warp.
+__device__ __forceinline__ uint32_t redux_max(uint32_t x) {
+  uint32_t d;
+  asm volatile("redux.sync.max.u32 %0, %1, 0xffffffff;" : "=r"(d) : "r"(x));
+  return d;
+}
+
+// ---- tensor cores ----
+
+// d += a (16x16, row-major) * b (16x8, column-major); a, b fp16, d fp32.
+__device__ __forceinline__ void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                 uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// ---- memory ----
+
+// Weights are read once: past L1, and first to go from L2.
+__device__ __forceinline__ uint4 ld_stream_v4(const uint32_t* p) {
+  uint4 d;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)
+               : "l"(p));
+  return d;
+}
+
+__device__ __forceinline__ uint2 ld_stream_v2(const uint32_t* p) {
+  uint2 d;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(d.x), "=r"(d.y) : "l"(p));
+  return d;
+}
+
+__device__ __forceinline__ uint32_t ld_stream(const uint32_t* p) {
+  uint32_t d;
+  asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(d) : "l"(p));
+  return d;
+}
+
+__device__ __forceinline__ void prefetch_l2(const void* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+// Two adjacent packets. Each 64-bit element is single-copy atomic; the pair is not, so a reader
+// checks the two halves on their own.
+__device__ __forceinline__ void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) {
+  asm volatile("st.relaxed.sys.global.v2.b64 [%0], {%1,%2};" ::"l"(p), "l"(x), "l"(y) : "memory");
+}
+
+__device__ __forceinline__ ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
+  ulonglong2 d;
+  asm volatile("ld.relaxed.sys.global.v2.b64 {%0,%1}, [%2];" : "=l"(d.x), "=l"(d.y) : "l"(p) : "memory");
+  return d;
+}
+
+__device__ __forceinline__ uint32_t ld_relaxed_gpu(const uint32_t* p) {
+  uint32_t d;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(d) : "l"(p) : "memory");
+  return d;
+}
+
+__device__ __forceinline__ void st_relaxed_gpu(uint32_t* p, uint32_t x) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
+}
+
+__device__ __forceinline__ uint64_t ld_relaxed_gpu_u64(const uint64_t* p) {
+  uint64_t d;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(d) : "l"(p) : "memory");
+  return d;
+}
+
+__device__ __forceinline__ uint32_t ld_relaxed_sys(const uint32_t* p) {
+  uint32_t d;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(d) : "l"(p) : "memory");
+  return d;
+}
+
+__device__ __forceinline__ void st_relaxed_sys(uint32_t* p, uint32_t x) {
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
+}
+
+__device__ __forceinline__ uint32_t atom_add_acq_rel_gpu(uint32_t* p, uint32_t x) {
+  uint32_t d;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(d) : "l"(p), "r"(x) : "memory");
+  return d;
+}
+
+__device__ __forceinline__ uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x) {
+  uint32_t d;
+  asm volatile("atom.cas.relaxed.gpu.global.b32 %0, [%1], %2, %3;"
+               : "=r"(d)
+               : "l"(p), "r"(expected), "r"(x)
+               : "memory");
+  return d;
+}
+
+__device__ __forceinline__ void fence_sys() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
+
+// ---- time ----
+
+__device__ __forceinline__ uint64_t globaltimer_ns() {
+  uint64_t d;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(d));
+  return d;
+}
+
+}  // namespace trellink::ptx
