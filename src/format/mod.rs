@@ -5,7 +5,7 @@
 
 mod bits;
 mod codebook;
-pub(crate) mod layout;
+pub mod layout;
 
 pub use bits::Bits;
 pub use codebook::Codebook;
