@@ -4,5 +4,6 @@
 
 mod error;
 pub mod format;
+pub mod protocol;
 
 pub use error::{Error, Result};
