@@ -4,5 +4,8 @@
 
 mod error;
 pub mod format;
+mod split;
+pub mod weights;
 
 pub use error::{Error, Result};
+pub use split::Split;
