@@ -5,5 +5,8 @@
 mod error;
 pub mod format;
 pub mod protocol;
+mod split;
+pub mod weights;
 
 pub use error::{Error, Result};
+pub use split::Split;
