@@ -5,6 +5,7 @@
 mod error;
 pub mod format;
 pub mod protocol;
+pub mod reference;
 mod split;
 pub mod weights;
 
