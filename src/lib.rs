@@ -4,5 +4,10 @@
 
 mod error;
 pub mod format;
+pub mod protocol;
+pub mod reference;
+mod split;
+pub mod weights;
 
 pub use error::{Error, Result};
+pub use split::Split;

@@ -5,10 +5,12 @@
 
 mod bits;
 mod codebook;
-pub(crate) mod layout;
+mod dtype;
+pub mod layout;
 
 pub use bits::Bits;
 pub use codebook::Codebook;
+pub use dtype::DType;
 
 /// Channels that the Walsh-Hadamard transform mixes; also the unit of every split.
 pub const GROUP: usize = 128;

@@ -1,0 +1,48 @@
+//! The all-to-all exchange of partial sums: packets, epochs, the arena, waiting.
+//!
+//! Every rank has one *arena*, memory that all ranks can write. A call of the exchange has an
+//! [`Epoch`]. In it every rank pushes its values into the arena of every rank, its own included,
+//! and then polls its own arena until the values of all ranks are there. A value travels as an
+//! 8-byte [`Packet`] that carries the epoch beside the data, so the data is its own arrival flag:
+//! there is no separate flag to order against, no reserved value, and nothing to clear.
+//!
+//! # The invariant
+//! *While a rank is in call e, a packet in the half of its arena that belongs to e (by parity) has
+//! a tag that is e, or older than e by at most 2^31 − 1.*
+//!
+//! - **Nobody writes too early.** The next call that writes this half is e + 2. A peer reaches it
+//!   only after it has collected packets of call e + 1 from everybody, ours too, and we send those
+//!   only after we have read everything we want of call e. This is why two halves suffice, and it
+//!   holds only if every call is all-to-all: in every call every rank sends at least one value to
+//!   every rank and waits for at least one of every rank. A rank without weights takes part with
+//!   zeros. A tag from the future therefore means that the ranks do not make the same calls; it
+//!   is reported as [`WaitFailure::Ahead`], never waited out.
+//! - **Nothing old looks new.** Tags are compared by signed distance, which is right as long as
+//!   the oldest tag is less than 2^31 calls old. A slot that calls no longer reach would break
+//!   that, so a rank rewrites a half of its arena every so often: see [`Endpoint::advance`].
+//! - **Nobody waits for somebody who waits.** A rank pushes everything it owns in a call before it
+//!   waits for anything, and pushing never waits.
+//! - **Waits end.** A [`Wait`] policy gives up after a deadline or when the group is aborted.
+//!
+//! # The result
+//! [`Endpoint::collect`] adds in rank order in f32, so all ranks obtain the same bits, every run
+//! does, and they equal `reference::reduce`.
+//!
+//! # Where it runs
+//! This module is generic over the memory ([`PacketMemory`]) and the waiting ([`Wait`]): the host
+//! back end, the tests and a model checker run the same lines. The kernels implement the same
+//! protocol in `csrc/comm/`. No other part of the crate touches a packet or an arena index.
+
+mod arena;
+mod epoch;
+mod exchange;
+mod memory;
+mod packet;
+mod wait;
+
+pub use arena::ArenaLayout;
+pub use epoch::{Arrival, Epoch};
+pub use exchange::{Endpoint, WaitFailure, SCRUB_PERIOD};
+pub use memory::{PacketMemory, SharedArena};
+pub use packet::Packet;
+pub use wait::{BoundedWait, GiveUp, Wait};
