@@ -1,0 +1,64 @@
+//! Activations that a layer reads.
+
+use crate::format::DType;
+use half::{bf16, f16};
+
+/// Activations `[M, K]`, row-major and contiguous, f16 or bf16.
+///
+/// K is what the rank holds: the shard's input channels for a row-parallel layer, all of them for
+/// a column-parallel one. M follows from the length.
+#[derive(Debug)]
+pub struct Input<'a> {
+    pub(crate) data: InputData<'a>,
+}
+
+#[derive(Debug)]
+pub(crate) enum InputData<'a> {
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+    #[cfg(feature = "cuda")]
+    Device(crate::cuda::DeviceInput<'a>),
+}
+
+impl Input<'_> {
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        match &self.data {
+            InputData::F16(_) => DType::F16,
+            InputData::Bf16(_) => DType::Bf16,
+            #[cfg(feature = "cuda")]
+            InputData::Device(device) => device.dtype,
+        }
+    }
+
+    /// Length in elements.
+    pub fn len(&self) -> usize {
+        match &self.data {
+            InputData::F16(x) => x.len(),
+            InputData::Bf16(x) => x.len(),
+            #[cfg(feature = "cuda")]
+            InputData::Device(device) => device.len,
+        }
+    }
+
+    /// Whether there are no elements, as on a rank with an empty shard.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<'a> From<&'a [f16]> for Input<'a> {
+    fn from(x: &'a [f16]) -> Self {
+        Input {
+            data: InputData::F16(x),
+        }
+    }
+}
+
+impl<'a> From<&'a [bf16]> for Input<'a> {
+    fn from(x: &'a [bf16]) -> Self {
+        Input {
+            data: InputData::Bf16(x),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What a call is made of: the stream it runs on, its input and its outputs.
+//!
+//! These types only carry borrowed memory and what is known about it (dtype, length, place). The
+//! layers check them against their shapes.
+
+mod input;
+mod output;
+mod stream;
+
+pub use input::Input;
+pub(crate) use input::InputData;
+pub use output::{Epilogue, Output};
+pub(crate) use output::OutputData;
+pub use stream::Stream;

@@ -1,0 +1,110 @@
+//! Memory that a layer writes, and what it does there.
+
+use crate::format::DType;
+use half::{bf16, f16};
+
+/// What happens to a finished value y (after the sum over ranks, the output transform and the bias).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Epilogue {
+    /// `out = round(y)`.
+    Store,
+    /// `out = round(y + out)`, the sum taken in f32: the residual add, in place.
+    Add,
+}
+
+/// Output `[M, N]`, row-major and contiguous, f16, bf16 or f32, with its epilogue.
+///
+/// For a row-parallel layer N is the whole layer's and every rank's output gets the same bits; for
+/// a column-parallel one N is the rank's shard.
+#[derive(Debug)]
+pub struct Output<'a> {
+    pub(crate) data: OutputData<'a>,
+    pub(crate) epilogue: Epilogue,
+}
+
+#[derive(Debug)]
+pub(crate) enum OutputData<'a> {
+    F16(&'a mut [f16]),
+    Bf16(&'a mut [bf16]),
+    F32(&'a mut [f32]),
+    #[cfg(feature = "cuda")]
+    Device(crate::cuda::DeviceOutput<'a>),
+}
+
+impl<'a> Output<'a> {
+    /// Overwrites `out`, a slice of f16, bf16 or f32.
+    pub fn store(out: impl Into<Output<'a>>) -> Self {
+        let mut output = out.into();
+        output.epilogue = Epilogue::Store;
+        output
+    }
+
+    /// Adds to what `residual` holds, in place.
+    pub fn add_to(residual: impl Into<Output<'a>>) -> Self {
+        let mut output = residual.into();
+        output.epilogue = Epilogue::Add;
+        output
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        match &self.data {
+            OutputData::F16(_) => DType::F16,
+            OutputData::Bf16(_) => DType::Bf16,
+            OutputData::F32(_) => DType::F32,
+            #[cfg(feature = "cuda")]
+            OutputData::Device(device) => device.dtype,
+        }
+    }
+
+    /// Length in elements.
+    pub fn len(&self) -> usize {
+        match &self.data {
+            OutputData::F16(out) => out.len(),
+            OutputData::Bf16(out) => out.len(),
+            OutputData::F32(out) => out.len(),
+            #[cfg(feature = "cuda")]
+            OutputData::Device(device) => device.len,
+        }
+    }
+
+    /// Whether there are no elements, as on a rank with an empty column shard.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What happens to the values.
+    pub fn epilogue(&self) -> Epilogue {
+        self.epilogue
+    }
+}
+
+/// Overwrites, unless [`Output::add_to`] says otherwise.
+impl<'a> From<&'a mut [f16]> for Output<'a> {
+    fn from(out: &'a mut [f16]) -> Self {
+        Output {
+            data: OutputData::F16(out),
+            epilogue: Epilogue::Store,
+        }
+    }
+}
+
+/// Overwrites, unless [`Output::add_to`] says otherwise.
+impl<'a> From<&'a mut [bf16]> for Output<'a> {
+    fn from(out: &'a mut [bf16]) -> Self {
+        Output {
+            data: OutputData::Bf16(out),
+            epilogue: Epilogue::Store,
+        }
+    }
+}
+
+/// Overwrites, unless [`Output::add_to`] says otherwise.
+impl<'a> From<&'a mut [f32]> for Output<'a> {
+    fn from(out: &'a mut [f32]) -> Self {
+        Output {
+            data: OutputData::F32(out),
+            epilogue: Epilogue::Store,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A group of ranks that hold one model between them.
+
+use crate::protocol::{Epoch, SCRUB_PERIOD};
+use crate::{Error, Rank, Result};
+use std::time::Duration;
+
+/// Where a rank runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Device {
+    /// The CPU: the calling thread, helped by as many others as there are cores to share.
+    Host,
+    /// A CUDA device, by the driver's ordinal.
+    Cuda(usize),
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Host => f.write_str("host"),
+            Device::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+/// Ranks of a group at most.
+pub const MAX_WORLD: usize = 8;
+
+/// What [`Group::build`] needs to know; every field has a default.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub(crate) devices: Vec<Device>,
+    pub(crate) slot_values: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) first_epoch: Epoch,
+    pub(crate) scrub_period: u32,
+}
+
+impl Group {
+    /// A group with one rank on each of these devices, in rank order. A device may occur several
+    /// times: its ranks then share its SMs evenly.
+    pub fn new(devices: impl IntoIterator<Item = Device>) -> Self {
+        Group {
+            devices: devices.into_iter().collect(),
+            slot_values: 64 * 8192,
+            timeout: Duration::from_secs(5),
+            first_epoch: Epoch::new(1),
+            scrub_period: SCRUB_PERIOD,
+        }
+    }
+
+    /// A group of `world` ranks on the host.
+    pub fn on_host(world: usize) -> Self {
+        Group::new(std::iter::repeat_n(Device::Host, world))
+    }
+
+    /// Values (f32) that one rank can send in one exchange; larger outputs take several. Rounded
+    /// up to a multiple of 128. Each rank's arena takes `2 · world · slot_values · 8` bytes.
+    /// Default: 64 rows of 8192 columns.
+    #[must_use]
+    pub fn slot_values(mut self, values: usize) -> Self {
+        self.slot_values = values;
+        self
+    }
+
+    /// How long a rank waits for its peers' packets before it declares the group failed.
+    /// Default: 5 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The number of the first exchange, modulo 2^32. Only of use to test wrap-around.
+    #[must_use]
+    pub fn first_epoch(mut self, epoch: u32) -> Self {
+        self.first_epoch = Epoch::new(epoch);
+        self
+    }
+
+    /// Calls between two renewals of an arena's tags, a power of two from 2 to 2^30. Only of use to
+    /// test the renewal.
+    #[must_use]
+    pub fn scrub_period(mut self, period: u32) -> Self {
+        self.scrub_period = period;
+        self
+    }
+
+    /// Builds the ranks, in rank order: allocates and connects their arenas, loads the kernels.
+    ///
+    /// Each [`Rank`] is then moved to the thread that runs it. All devices are of one kind. With
+    /// CUDA every pair of devices must have peer access.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a world of 0 or more than [`MAX_WORLD`] ranks, mixed kinds,
+    /// a slot of 0 values or a scrub period that is no power of two;
+    /// [`Error::CudaUnavailable`] if CUDA is asked for and there is no driver, device, kernel or
+    /// the crate was built without it; [`Error::PeerAccess`]; [`Error::Cuda`].
+    pub fn build(mut self) -> Result<Vec<Rank>> {
+        self.check()?;
+        self.slot_values = self.slot_values.next_multiple_of(crate::format::GROUP);
+        if self.devices.iter().all(|d| *d == Device::Host) {
+            return crate::host::build_group(&self);
+        }
+        #[cfg(feature = "cuda")]
+        {
+            crate::cuda::build_group(&self)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Err(Error::CudaUnavailable {
+            reason: "the crate was built without the `cuda` feature; rebuild with \
+                     `--features cuda`, or use Device::Host"
+                .into(),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        let world = self.devices.len();
+        if world == 0 || world > MAX_WORLD {
+            let expected = format!("1 to {MAX_WORLD} devices, one per rank");
+            return Err(Error::argument("devices", format!("{world}"), expected));
+        }
+        let on_host = self.devices.iter().filter(|d| **d == Device::Host).count();
+        if on_host != 0 && on_host != world {
+            return Err(Error::argument(
+                "devices",
+                format!("{on_host} ranks on the host and {} on CUDA", world - on_host),
+                "ranks of one kind",
+            ));
+        }
+        if self.slot_values == 0 || self.slot_values > 1 << 28 {
+            let found = self.slot_values.to_string();
+            return Err(Error::argument("slot_values", found, "1 to 2^28"));
+        }
+        if !self.scrub_period.is_power_of_two() || !(2..=1 << 30).contains(&self.scrub_period) {
+            let found = self.scrub_period.to_string();
+            return Err(Error::argument(
+                "scrub_period",
+                found,
+                "a power of two from 2 to 2^30",
+            ));
+        }
+        Ok(())
+    }
+}
