@@ -2,6 +2,7 @@
 
 #![warn(missing_docs)]
 
+pub mod checkpoint;
 mod error;
 pub mod format;
 pub mod protocol;
@@ -9,5 +10,6 @@ pub mod reference;
 mod split;
 pub mod weights;
 
+pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub use split::Split;
