@@ -5,7 +5,7 @@
 
 use super::file::File;
 use super::index::Index;
-use super::{header, natural};
+use super::{header, natural, shorten};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::path::Path;
@@ -112,7 +112,7 @@ impl Catalogue {
             };
             return Err(Error::MissingTensor {
                 path: path.clone(),
-                tensor: tensor.into(),
+                tensor: shorten(tensor.into()),
                 reason: format!("{} promises it here{elsewhere}", index.path().display()),
             });
         }
@@ -164,8 +164,8 @@ impl Catalogue {
     ) -> Error {
         Error::InvalidTensor {
             path: self.path(entry).into(),
-            tensor: entry.name.clone(),
-            found: found.into(),
+            tensor: shorten(entry.name.clone()),
+            found: shorten(found.into()),
             expected: expected.into(),
         }
     }

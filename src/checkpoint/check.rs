@@ -4,6 +4,7 @@
 //! shape and value that the format demands, so that its view can be built without surprises.
 
 use super::catalogue::{Catalogue, Entry};
+use super::shorten;
 use crate::format::{Bits, Codebook, DType, GROUP, TILE};
 use crate::weights::{Bias, Linear, Scales};
 use crate::{Error, Result};
@@ -86,8 +87,11 @@ fn refuse_orphan(tensors: &Catalogue, entry: &Entry) -> Result<()> {
     match layer.map(|layer| format!("{layer}{TRELLIS}")) {
         Some(trellis) if tensors.find(&trellis).is_none() => Err(Error::MissingTensor {
             path: tensors.path(entry).into(),
-            tensor: trellis,
-            reason: format!("`{}` is present; is the checkpoint complete?", entry.name),
+            tensor: shorten(trellis),
+            reason: shorten(format!(
+                "is the checkpoint complete? There is `{}`",
+                entry.name
+            )),
         }),
         _ => Ok(()),
     }
@@ -260,7 +264,7 @@ impl<'a> Parts<'a> {
     fn missing(&self, part: &str, reason: String) -> Error {
         Error::MissingTensor {
             path: self.tensors.path(self.trellis).into(),
-            tensor: format!("{}.{part}", self.layer),
+            tensor: shorten(format!("{}.{part}", self.layer)),
             reason,
         }
     }

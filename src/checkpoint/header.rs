@@ -5,6 +5,7 @@
 //! the end of the file, and, for a header that was refused, finds out which tensor is to blame.
 
 use super::file::File;
+use super::shorten;
 use crate::{Error, Result};
 use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo};
 use serde_json::{Map, Value};
@@ -115,7 +116,7 @@ fn explain(file: &File, header: &[u8], error: &serde_json::Error) -> Error {
             Ok(info) => infos.push((name, info)),
             Err(error) => {
                 let expected = format!("dtype, shape and data_offsets ({error})");
-                return invalid_tensor(file, &name, excerpt(&value), expected);
+                return invalid_tensor(file, &name, value.to_string(), expected);
             }
         }
     }
@@ -160,28 +161,18 @@ fn data_bytes(info: &TensorInfo) -> Option<usize> {
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 
-/// The beginning of a JSON value that could be megabytes long.
-fn excerpt(value: &Value) -> String {
-    const MAX_CHARS: usize = 120;
-    let text = value.to_string();
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((cut, _)) => format!("{}...", &text[..cut]),
-        None => text,
-    }
-}
-
 fn invalid_file(file: &File, reason: String) -> Error {
     Error::InvalidFile {
         path: file.path().into(),
-        reason,
+        reason: shorten(reason),
     }
 }
 
 fn invalid_tensor(file: &File, tensor: &str, found: String, expected: String) -> Error {
     Error::InvalidTensor {
         path: file.path().into(),
-        tensor: tensor.into(),
-        found,
-        expected,
+        tensor: shorten(tensor.into()),
+        found: shorten(found),
+        expected: shorten(expected),
     }
 }

@@ -3,6 +3,7 @@
 //! What must stay true: an index comes with a downloaded model, so the files it names must lie in
 //! its own directory. A link in that directory may point anywhere; download caches rely on it.
 
+use super::shorten;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -97,6 +98,6 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
 fn invalid(path: &Path, reason: impl Into<String>) -> Error {
     Error::InvalidFile {
         path: path.into(),
-        reason: reason.into(),
+        reason: shorten(reason.into()),
     }
 }

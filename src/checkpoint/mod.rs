@@ -1,9 +1,9 @@
 //! A checkpoint on disk: its files mapped, every tensor checked, its EXL3 linears ready as views.
 //!
-//! [`locate`] finds the files, [`file`] maps one, [`header`] reads what it holds, [`catalogue`]
-//! joins the files into one set of names, [`check`] holds the rules of an EXL3 linear. What must
-//! stay true: a [`Checkpoint`] that exists has passed every check, so nothing that follows from
-//! the bytes of its headers can fail or panic later, and no bytes whatever can panic at opening.
+//! `locate` finds the files, `file` maps one, `header` reads what it holds, `catalogue` joins the
+//! files into one set of names, `check` holds the rules of an EXL3 linear. What must stay true: a
+//! [`Checkpoint`] that exists has passed every check, so nothing that follows from the bytes of its
+//! headers can fail or panic later, and no bytes whatever can panic at opening.
 
 mod catalogue;
 mod check;
@@ -182,6 +182,17 @@ impl std::fmt::Debug for Checkpoint {
             .field("linears", &self.linears.len())
             .finish()
     }
+}
+
+/// `text` without what follows a limit: names, shapes and values in a file may be megabytes long,
+/// and a message should not.
+fn shorten(mut text: String) -> String {
+    const MAX_CHARS: usize = 300;
+    if let Some((cut, _)) = text.char_indices().nth(MAX_CHARS) {
+        text.truncate(cut);
+        text.push_str("...");
+    }
+    text
 }
 
 #[cfg(test)]
