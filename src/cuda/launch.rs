@@ -4,14 +4,14 @@
 //! cut off, and only where a single row does not fit, columns of a row: the cut of the columns
 //! among CTAs, and with it the order of additions, then never depends on the number of rows.
 
-use super::call::{DeviceInput, DeviceOutput, StreamHandle};
+use super::call::{input_of, output_of, stream_of, DeviceInput, DeviceOutput, StreamHandle};
 use super::kernels::Kernel;
 use super::layer::CudaLinear;
 use super::rank::CudaRank;
-use crate::call::Epilogue;
+use crate::call::{Epilogue, Input, Output, Stream};
 use crate::ffi::{
     TrellinkExchange, TrellinkLinear, TRELLINK_DTYPE_BF16, TRELLINK_DTYPE_F16, TRELLINK_DTYPE_F32,
-    TRELLINK_EPILOGUE_ADD, TRELLINK_EPILOGUE_STORE, TRELLINK_LINEAR_THREADS, TRELLINK_MAX_SEGMENTS,
+    TRELLINK_EPILOGUE_ADD, TRELLINK_EPILOGUE_STORE, TRELLINK_LINEAR_THREADS,
 };
 use crate::format::{DType, GROUP, TILE};
 use crate::Result;
@@ -22,64 +22,80 @@ const SMALL_PASS: usize = 8;
 /// Tokens that the other kernel takes in a pass.
 const LARGE_PASS: usize = 32;
 
-/// One output of a launch, with its layer.
-pub(crate) struct Part<'a> {
-    pub(crate) layer: &'a CudaLinear,
-    pub(crate) output: &'a DeviceOutput<'a>,
-    pub(crate) epilogue: Epilogue,
-}
-
 impl CudaRank {
     /// Enqueues a row-parallel layer. Lengths are checked by the caller.
     pub(crate) fn row_parallel(
         &mut self,
-        stream: &StreamHandle<'_>,
-        input: &DeviceInput<'_>,
+        layer: &CudaLinear,
+        stream: &Stream<'_>,
+        input: &Input<'_>,
         rows: usize,
-        part: Part<'_>,
+        output: &Output<'_>,
     ) -> Result<()> {
-        self.check()?;
         let exchange = *self.group_exchange();
-        self.enqueue(stream, input, rows, &[part], &exchange)
+        let (layers, outputs) = (std::slice::from_ref(layer), std::slice::from_ref(output));
+        self.enqueue(layers, stream, input, rows, outputs, &exchange)
     }
 
     /// Enqueues column-parallel layers over one input. Lengths are checked by the caller.
     pub(crate) fn column_parallel(
         &mut self,
-        stream: &StreamHandle<'_>,
-        input: &DeviceInput<'_>,
+        layers: &[CudaLinear],
+        stream: &Stream<'_>,
+        input: &Input<'_>,
         rows: usize,
-        parts: &[Part<'_>],
+        outputs: &[Output<'_>],
     ) -> Result<()> {
-        self.check()?;
         let exchange = *self.local_exchange();
-        self.enqueue(stream, input, rows, parts, &exchange)
+        self.enqueue(layers, stream, input, rows, outputs, &exchange)
     }
 
     fn enqueue(
         &self,
+        layers: &[CudaLinear],
+        stream: &Stream<'_>,
+        input: &Input<'_>,
+        rows: usize,
+        outputs: &[Output<'_>],
+        exchange: &TrellinkExchange,
+    ) -> Result<()> {
+        self.check()?;
+        let ordinal = self.ordinal();
+        let stream = stream_of(stream, ordinal)?;
+        let input = input_of(input, ordinal)?;
+        let mut params = TrellinkLinear {
+            x_dtype: dtype_code(input.dtype),
+            exchange: *exchange,
+            ..Default::default()
+        };
+        for (layer, output) in layers.iter().zip(outputs) {
+            append(&mut params, layer, output_of(output, ordinal)?, output.epilogue);
+        }
+        if rows == 0 || params.strips == 0 {
+            return Ok(());
+        }
+        self.launch_all(&stream, input, rows, &mut params)
+    }
+
+    /// Cuts the call into launches that fit the slots.
+    fn launch_all(
+        &self,
         stream: &StreamHandle<'_>,
         input: &DeviceInput<'_>,
         rows: usize,
-        parts: &[Part<'_>],
-        exchange: &TrellinkExchange,
+        params: &mut TrellinkLinear,
     ) -> Result<()> {
-        let mut params = describe(input, parts, exchange);
-        let columns = params.strips as usize * TILE;
-        if rows == 0 || columns == 0 {
-            return Ok(());
-        }
-        let rows_per_launch = self.slot_values() / columns;
+        let all = params.strips;
+        let rows_per_launch = self.slot_values() / (all as usize * TILE);
         if rows_per_launch > 0 {
-            return self.launch_rows(stream, input, parts, &mut params, rows, rows_per_launch);
+            return self.launch_rows(stream, input, params, rows, rows_per_launch);
         }
         // A slot holds at least one group of columns: Group rounds it up.
         let strips = self.slot_values() / GROUP * GROUP_STRIPS;
-        let all = params.strips;
         for first_strip in (0..all).step_by(strips) {
             params.first_strip = first_strip;
             params.strips = (strips as u32).min(all - first_strip);
-            self.launch_rows(stream, input, parts, &mut params, rows, 1)?;
+            self.launch_rows(stream, input, &mut params.clone(), rows, 1)?;
         }
         Ok(())
     }
@@ -89,20 +105,19 @@ impl CudaRank {
         &self,
         stream: &StreamHandle<'_>,
         input: &DeviceInput<'_>,
-        parts: &[Part<'_>],
         params: &mut TrellinkLinear,
         rows: usize,
         rows_per_launch: usize,
     ) -> Result<()> {
+        params.x = input.pointer;
         for row in (0..rows).step_by(rows_per_launch) {
             params.rows = rows_per_launch.min(rows - row) as u32;
-            params.x = input.pointer + row as u64 * params.x_stride * input.dtype.size() as u64;
-            let launched = parts.iter().filter(|part| part.layer.n() > 0);
-            for (segment, part) in params.segment.iter_mut().zip(launched) {
-                let offset = row as u64 * segment.out_stride * part.output.dtype.size() as u64;
-                segment.out = part.output.pointer + offset;
-            }
             self.launch(stream, params)?;
+            params.x += u64::from(params.rows) * params.x_stride * input.dtype.size() as u64;
+            for segment in &mut params.segment[..params.segments as usize] {
+                let row_bytes = segment.out_stride * dtype_of(segment.out_dtype).size() as u64;
+                segment.out += u64::from(params.rows) * row_bytes;
+            }
         }
         Ok(())
     }
@@ -132,33 +147,29 @@ impl CudaRank {
     }
 }
 
-/// Everything of a launch that does not depend on rows and cuts. Layers without columns are left out.
-fn describe(
-    input: &DeviceInput<'_>,
-    parts: &[Part<'_>],
-    exchange: &TrellinkExchange,
-) -> TrellinkLinear {
-    let mut params = TrellinkLinear {
-        x_dtype: dtype_code(input.dtype),
-        exchange: *exchange,
-        ..Default::default()
-    };
-    for part in parts.iter().filter(|part| part.layer.n() > 0) {
-        debug_assert!(params.segments < TRELLINK_MAX_SEGMENTS);
-        let mut segment = part.layer.segment(params.strips);
-        segment.out_stride = part.layer.n() as u64;
-        segment.out_dtype = dtype_code(part.output.dtype);
-        segment.epilogue = match part.epilogue {
-            Epilogue::Store => TRELLINK_EPILOGUE_STORE,
-            Epilogue::Add => TRELLINK_EPILOGUE_ADD,
-        };
-        params.x_stride = part.layer.k() as u64;
-        params.k_groups = part.layer.k_groups();
-        params.segment[params.segments as usize] = segment;
-        params.segments += 1;
-        params.strips += part.layer.strips();
+/// Adds a layer to a launch. A shard without columns has no part in it.
+fn append(
+    params: &mut TrellinkLinear,
+    layer: &CudaLinear,
+    output: &DeviceOutput<'_>,
+    epilogue: Epilogue,
+) {
+    if layer.n() == 0 {
+        return;
     }
-    params
+    let mut segment = layer.segment(params.strips);
+    segment.out = output.pointer;
+    segment.out_stride = layer.n() as u64;
+    segment.out_dtype = dtype_code(output.dtype);
+    segment.epilogue = match epilogue {
+        Epilogue::Store => TRELLINK_EPILOGUE_STORE,
+        Epilogue::Add => TRELLINK_EPILOGUE_ADD,
+    };
+    params.x_stride = layer.k() as u64;
+    params.k_groups = layer.k_groups();
+    params.segment[params.segments as usize] = segment;
+    params.segments += 1;
+    params.strips += layer.strips();
 }
 
 fn dtype_code(dtype: DType) -> u32 {
@@ -166,6 +177,14 @@ fn dtype_code(dtype: DType) -> u32 {
         DType::F16 => TRELLINK_DTYPE_F16,
         DType::Bf16 => TRELLINK_DTYPE_BF16,
         DType::F32 => TRELLINK_DTYPE_F32,
+    }
+}
+
+fn dtype_of(code: u32) -> DType {
+    match code {
+        TRELLINK_DTYPE_F16 => DType::F16,
+        TRELLINK_DTYPE_BF16 => DType::Bf16,
+        _ => DType::F32,
     }
 }
 

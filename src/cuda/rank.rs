@@ -227,6 +227,10 @@ impl CudaRank {
         &self.stream
     }
 
+    pub(crate) fn ordinal(&self) -> usize {
+        self.kernels.context().ordinal()
+    }
+
     pub(crate) fn sm_share(&self) -> usize {
         self.sm_share
     }
