@@ -20,12 +20,12 @@ constexpr int kHistoryLanes = Block<kHalfBits>::kLaneTileBits < kStateBits ? 2 :
 template <int kHalfBits>
 TRELLINK_HD constexpr bool needs_previous(int word) {
   constexpr int kBits = Block<kHalfBits>::kLaneTileBits;
-  if (kBits < kStateBits) return true;
+  bool needed = kBits < kStateBits;
   for (int tile = 0; tile < kBlockTiles; ++tile) {
     const int end = (tile + 1) * kBits;
-    if (word == (end - kStateBits) / 32 || word == (end - 1) / 32) return true;
+    needed = needed || word == (end - kStateBits) / 32 || word == (end - 1) / 32;
   }
-  return false;
+  return needed;
 }
 
 // The kCount <= 16 bits at [kPos, kPos + kCount) of a stream of words, right-aligned.

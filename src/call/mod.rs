@@ -12,3 +12,5 @@ pub(crate) use input::InputData;
 pub use output::{Epilogue, Output};
 pub(crate) use output::OutputData;
 pub use stream::Stream;
+#[cfg(feature = "cuda")]
+pub(crate) use stream::StreamKind;
