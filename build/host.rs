@@ -74,6 +74,8 @@ fn compiler(csrc: &Path) -> cc::Build {
         .include(csrc)
         .warnings(true)
         .extra_warnings(true)
+        // Which products and sums are fused is the source's decision: see csrc/host/simd.h.
+        .flag_if_supported("-ffp-contract=off")
         // No exception may cross into Rust, so none may exist.
         .flag_if_supported("-fno-exceptions")
         .flag_if_supported("-fno-rtti");

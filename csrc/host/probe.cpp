@@ -1,0 +1,81 @@
+// The device code's layout, packet and epoch arithmetic, for the tests that compare it with the
+// Rust side's. Nothing else calls these.
+#include <cstdint>
+
+#include "comm/arena_layout.h"
+#include "comm/epoch.h"
+#include "comm/packet.h"
+#include "format/dispatch.h"
+
+namespace {
+
+using trellink::Arrival;
+using trellink::ArenaLayout;
+using trellink::Block;
+using trellink::Codebook;
+
+struct WordIndex {
+  int lane, word, index = -1;
+
+  template <Codebook, int kHalfBits>
+  void run() {
+    if (lane >= 0 && lane < trellink::kLanes && word >= 0 && word < Block<kHalfBits>::kWordsPerLane) {
+      index = Block<kHalfBits>::word_index(lane, word);
+    }
+  }
+};
+
+struct WindowEnd {
+  int weight, end = -1;
+
+  template <Codebook, int kHalfBits>
+  void run() {
+    end = Block<kHalfBits>::window_end(weight);
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+// Whether kernels exist for the pair.
+bool trellink_probe_has_format(uint32_t codebook, uint32_t half_bits) {
+  WindowEnd any{0};
+  return trellink::dispatch_format(codebook, half_bits, any);
+}
+
+// -1 for what is outside of the block or the format. mul1 has all bitrates.
+int32_t trellink_probe_word_index(uint32_t half_bits, int32_t lane, int32_t word) {
+  WordIndex probe{lane, word};
+  trellink::dispatch_format(static_cast<uint32_t>(Codebook::kMul1), half_bits, probe);
+  return probe.index;
+}
+
+int32_t trellink_probe_window_end(uint32_t half_bits, int32_t weight) {
+  WindowEnd probe{weight};
+  trellink::dispatch_format(static_cast<uint32_t>(Codebook::kMul1), half_bits, probe);
+  return probe.end;
+}
+
+uint64_t trellink_probe_packet_pack(uint32_t data, uint32_t epoch) { return trellink::packet_pack(data, epoch); }
+uint32_t trellink_probe_packet_data(uint64_t packet) { return trellink::packet_data(packet); }
+uint32_t trellink_probe_packet_epoch(uint64_t packet) { return trellink::packet_epoch(packet); }
+
+uint32_t trellink_probe_epoch_parity(uint32_t epoch) { return trellink::epoch_parity(epoch); }
+int32_t trellink_probe_epoch_distance(uint32_t epoch, uint32_t tag) { return trellink::epoch_distance(epoch, tag); }
+// -1 stale, 0 current, 1 ahead.
+int32_t trellink_probe_epoch_classify(uint32_t epoch, uint32_t tag) {
+  return static_cast<int32_t>(trellink::epoch_classify(epoch, tag));
+}
+bool trellink_probe_epoch_scrubs(uint32_t epoch, uint32_t scrub_mask) {
+  return trellink::epoch_scrubs(epoch, scrub_mask);
+}
+
+uint64_t trellink_probe_arena_slot(uint32_t world, uint64_t slot_packets, uint32_t parity, uint32_t source) {
+  return ArenaLayout{world, slot_packets}.slot(parity, source);
+}
+uint64_t trellink_probe_arena_packets(uint32_t world, uint64_t slot_packets) {
+  return ArenaLayout{world, slot_packets}.packets();
+}
+
+}  // extern "C"

@@ -1,0 +1,77 @@
+//! The output side of a layer: transform, svh, bias, epilogue, one rounding.
+//!
+//! What must stay true: everything before the store is f32, and a value is rounded once, by the store.
+
+use super::input::hadamard_128;
+use super::layer::HostLinear;
+use crate::call::{Epilogue, Output, OutputData};
+use crate::format::GROUP;
+use crate::Result;
+use half::{bf16, f16};
+
+/// Where some of a layer's outputs lie: `columns` of one row.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) row: usize,
+    pub(super) first_column: usize,
+}
+
+/// To be called before an exchange: a rank that fails between two would leave its peers waiting.
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the output is not host memory.
+pub(super) fn check_on_host(output: &Output<'_>) -> Result<()> {
+    match &output.data {
+        OutputData::F16(_) | OutputData::Bf16(_) | OutputData::F32(_) => Ok(()),
+        #[cfg(feature = "cuda")]
+        OutputData::Device(_) => Err(crate::Error::argument(
+            "output",
+            "device memory",
+            "host memory, the group's ranks being on the host",
+        )),
+    }
+}
+
+/// Finishes `sums`, the raw sums of whole groups of columns from `place` on, and writes them to the
+/// output [M, N], which is in host memory. `sums` is used up.
+pub(super) fn finish(layer: &HostLinear, place: Place, sums: &mut [f32], output: &mut Output<'_>) {
+    let columns = place.first_column..place.first_column + sums.len();
+    for group in sums.chunks_exact_mut(GROUP) {
+        hadamard_128(group.try_into().expect("groups of 128"));
+    }
+    for (value, svh) in sums.iter_mut().zip(&layer.svh[columns.clone()]) {
+        *value *= svh;
+    }
+    if let Some(bias) = &layer.bias {
+        for (value, bias) in sums.iter_mut().zip(&bias[columns]) {
+            *value += bias;
+        }
+    }
+    write(output, place.row * layer.n() + place.first_column, sums);
+}
+
+fn write(output: &mut Output<'_>, start: usize, values: &[f32]) {
+    let epilogue = output.epilogue;
+    let range = start..start + values.len();
+    match &mut output.data {
+        OutputData::F16(out) => round(epilogue, values, &mut out[range], f16::from_f32),
+        OutputData::Bf16(out) => round(epilogue, values, &mut out[range], bf16::from_f32),
+        OutputData::F32(out) => round(epilogue, values, &mut out[range], |value| value),
+        #[cfg(feature = "cuda")]
+        OutputData::Device(_) => unreachable!("`check_on_host` came before"),
+    }
+}
+
+fn round<T: Copy + Into<f32>>(
+    epilogue: Epilogue,
+    values: &[f32],
+    out: &mut [T],
+    nearest: impl Fn(f32) -> T,
+) {
+    for (&value, out) in values.iter().zip(out) {
+        *out = nearest(match epilogue {
+            Epilogue::Store => value,
+            Epilogue::Add => value + (*out).into(),
+        });
+    }
+}

@@ -1,0 +1,24 @@
+//! The host back end: ranks that run on the CPU.
+//!
+//! It runs the same format and the same exchange as the kernels, so a program can be developed and
+//! tested without a GPU. What must stay true: `csrc/host` decodes and multiplies with the lines of
+//! `csrc/format`, everything between ranks goes through [`protocol`](crate::protocol), and a
+//! row's result depends on neither the other rows nor the number of threads.
+
+mod decode;
+mod failure;
+mod finish;
+mod input;
+mod kernels;
+mod layer;
+mod message;
+#[doc(hidden)]
+pub mod probe;
+mod rank;
+#[cfg(test)]
+mod tests;
+
+pub use decode::decode;
+#[allow(unused_imports)] // until the layers call it
+pub(crate) use layer::HostLinear;
+pub(crate) use rank::{build_group, HostRank};

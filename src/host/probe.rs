@@ -1,0 +1,96 @@
+//! What tests of other modules and other crates want to see of the C++ side. Not part of the API.
+
+use super::decode::decode_with;
+use super::kernels::{codebook_number, Kernels};
+use crate::format::{Bits, Codebook};
+use crate::weights::Linear;
+use half::f16;
+
+// SAFETY: the functions of csrc/host/probe.cpp are pure arithmetic on their arguments, whatever
+// these are, hence `safe`.
+unsafe extern "C" {
+    safe fn trellink_probe_has_format(codebook: u32, half_bits: u32) -> bool;
+    safe fn trellink_probe_word_index(half_bits: u32, lane: i32, word: i32) -> i32;
+    safe fn trellink_probe_window_end(half_bits: u32, weight: i32) -> i32;
+    safe fn trellink_probe_packet_pack(data: u32, epoch: u32) -> u64;
+    safe fn trellink_probe_packet_data(packet: u64) -> u32;
+    safe fn trellink_probe_packet_epoch(packet: u64) -> u32;
+    safe fn trellink_probe_epoch_parity(epoch: u32) -> u32;
+    safe fn trellink_probe_epoch_distance(epoch: u32, tag: u32) -> i32;
+    safe fn trellink_probe_epoch_classify(epoch: u32, tag: u32) -> i32;
+    safe fn trellink_probe_epoch_scrubs(epoch: u32, scrub_mask: u32) -> bool;
+    safe fn trellink_probe_arena_slot(
+        world: u32,
+        slot_packets: u64,
+        parity: u32,
+        source: u32,
+    ) -> u64;
+    safe fn trellink_probe_arena_packets(world: u32, slot_packets: u64) -> u64;
+}
+
+/// [`host::decode`](super::decode) by every instruction set of this machine, with its name.
+pub fn decode_by_every_variant(linear: &Linear<'_>) -> Vec<(&'static str, Vec<f16>)> {
+    Kernels::available()
+        .iter()
+        .map(|kernels| (kernels.name, decode_with(kernels, linear)))
+        .collect()
+}
+
+/// Whether the kernels are compiled for this codebook at `half_bits`.
+pub fn has_format(codebook: Codebook, half_bits: u32) -> bool {
+    trellink_probe_has_format(codebook_number(codebook), half_bits)
+}
+
+/// `Block::word_index` of `csrc/format/block.h`; `None` outside of the block.
+pub fn word_index(bits: Bits, lane: usize, word: usize) -> Option<usize> {
+    let index = trellink_probe_word_index(bits.half_bits() as u32, lane as i32, word as i32);
+    index.try_into().ok()
+}
+
+/// `Block::window_end` of `csrc/format/block.h`.
+pub fn window_end(bits: Bits, weight: usize) -> usize {
+    trellink_probe_window_end(bits.half_bits() as u32, weight as i32) as usize
+}
+
+/// `packet_pack` of `csrc/comm/packet.h`.
+pub fn packet_pack(data: u32, epoch: u32) -> u64 {
+    trellink_probe_packet_pack(data, epoch)
+}
+
+/// `packet_data` and `packet_epoch` of `csrc/comm/packet.h`.
+pub fn packet_unpack(packet: u64) -> (u32, u32) {
+    (
+        trellink_probe_packet_data(packet),
+        trellink_probe_packet_epoch(packet),
+    )
+}
+
+/// `epoch_parity` of `csrc/comm/epoch.h`.
+pub fn epoch_parity(epoch: u32) -> u32 {
+    trellink_probe_epoch_parity(epoch)
+}
+
+/// `epoch_distance` of `csrc/comm/epoch.h`.
+pub fn epoch_distance(epoch: u32, tag: u32) -> i32 {
+    trellink_probe_epoch_distance(epoch, tag)
+}
+
+/// `epoch_classify` of `csrc/comm/epoch.h`: −1 stale, 0 current, 1 ahead.
+pub fn epoch_classify(epoch: u32, tag: u32) -> i32 {
+    trellink_probe_epoch_classify(epoch, tag)
+}
+
+/// `epoch_scrubs` of `csrc/comm/epoch.h`.
+pub fn epoch_scrubs(epoch: u32, scrub_mask: u32) -> bool {
+    trellink_probe_epoch_scrubs(epoch, scrub_mask)
+}
+
+/// `ArenaLayout::slot` of `csrc/comm/arena_layout.h`.
+pub fn arena_slot(world: u32, slot_packets: u64, parity: u32, source: u32) -> u64 {
+    trellink_probe_arena_slot(world, slot_packets, parity, source)
+}
+
+/// `ArenaLayout::packets` of `csrc/comm/arena_layout.h`.
+pub fn arena_packets(world: u32, slot_packets: u64) -> u64 {
+    trellink_probe_arena_packets(world, slot_packets)
+}

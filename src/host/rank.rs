@@ -1,0 +1,147 @@
+//! A rank on the host: its calls, and the group that it belongs to.
+//!
+//! What must stay true: in every exchange a rank pushes all its values before it collects any, also
+//! if its shard is empty, and every rank makes the same exchanges for the same call.
+
+use super::failure::GroupState;
+use super::finish::{check_on_host, finish, Place};
+use super::kernels::Kernels;
+use super::layer::{HostLinear, Sums};
+use super::message::{messages, Message};
+use crate::call::{Input, Output};
+use crate::format::TILE;
+use crate::protocol::{ArenaLayout, BoundedWait, Endpoint, SharedArena};
+use crate::rank::Backend;
+use crate::{Group, Rank, Result};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One rank of a group on the host.
+#[derive(Debug)]
+pub(crate) struct HostRank {
+    endpoint: Endpoint<SharedArena>,
+    group: Arc<GroupState>,
+    kernels: &'static Kernels,
+    timeout: Duration,
+    /// This rank's share of the processors.
+    threads: usize,
+    /// The values of one exchange, kept from call to call.
+    message: Vec<f32>,
+}
+
+/// The ranks of a group whose devices are all the host.
+pub(crate) fn build_group(group: &Group) -> Result<Vec<Rank>> {
+    let world = group.devices.len();
+    let layout = ArenaLayout::new(world, group.slot_values)?;
+    let arenas: Vec<SharedArena> = (0..world)
+        .map(|_| SharedArena::new(&layout, group.first_epoch))
+        .collect();
+    let state = Arc::new(GroupState::default());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let build = |rank| {
+        let endpoint = Endpoint::new(rank, layout, arenas.clone(), group.first_epoch)?;
+        let host = HostRank {
+            endpoint: endpoint.with_scrub_period(group.scrub_period),
+            group: state.clone(),
+            kernels: Kernels::best(),
+            timeout: group.timeout,
+            threads: (processors / world).max(1),
+            message: Vec::new(),
+        };
+        Ok(Rank {
+            rank,
+            world,
+            device: group.devices[rank],
+            backend: Backend::Host(host),
+        })
+    };
+    (0..world).map(build).collect()
+}
+
+impl HostRank {
+    /// The first failure of the group, if there was one.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.group.first().map_or(Ok(()), Err)
+    }
+
+    /// One call of a row-parallel layer; every rank of the group makes it. `input` is
+    /// [rows, layer.k()], `output` [rows, layer.n()]: the caller has checked.
+    ///
+    /// # Errors
+    /// [`PeerTimeout`](crate::Error::PeerTimeout) or [`PeerAhead`](crate::Error::PeerAhead) if this
+    /// rank meets it, [`GroupFailed`](crate::Error::GroupFailed) if another one did or an earlier
+    /// call failed; [`InvalidArgument`](crate::Error::InvalidArgument) for device memory.
+    pub(crate) fn row_parallel(
+        &mut self,
+        layer: &HostLinear,
+        input: &Input<'_>,
+        rows: usize,
+        output: &mut Output<'_>,
+    ) -> Result<()> {
+        self.group.check_works()?;
+        check_on_host(output)?;
+        let sums = layer.partial(self.kernels, self.threads, input, rows)?;
+        for message in messages(rows, layer.n(), self.endpoint.layout().slot_values()) {
+            self.exchange(&sums, &message)?;
+            for row in message.rows.clone() {
+                let start = message.value(row, message.columns.start);
+                let place = Place {
+                    row,
+                    first_column: message.columns.start,
+                };
+                let summed = &mut self.message[start..start + message.columns.len()];
+                finish(layer, place, summed, output);
+            }
+        }
+        Ok(())
+    }
+
+    /// One call of column-parallel layers that share their input [rows, K]; no other rank takes part.
+    /// Output i is [rows, layers[i].n()]: the caller has checked.
+    ///
+    /// # Errors
+    /// [`GroupFailed`](crate::Error::GroupFailed) if an earlier call failed;
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) for device memory.
+    pub(crate) fn column_parallel(
+        &mut self,
+        layers: &[HostLinear],
+        input: &Input<'_>,
+        rows: usize,
+        outputs: &mut [Output<'_>],
+    ) -> Result<()> {
+        self.group.check_works()?;
+        outputs.iter().try_for_each(check_on_host)?;
+        for (layer, output) in layers.iter().zip(outputs) {
+            let sums = layer.partial(self.kernels, self.threads, input, rows)?;
+            let mut values = vec![0.0; layer.n()];
+            for row in 0..rows {
+                for (strip, values) in values.chunks_exact_mut(TILE).enumerate() {
+                    values.copy_from_slice(sums.strip(row, strip));
+                }
+                let first_column = 0;
+                finish(layer, Place { row, first_column }, &mut values, output);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends this rank's values of a message and leaves the sums over all ranks in `self.message`.
+    fn exchange(&mut self, sums: &Sums, message: &Message) -> Result<()> {
+        for row in message.rows.clone() {
+            for column in message.columns.clone().step_by(TILE) {
+                let values = sums.strip(row, column / TILE);
+                self.endpoint.push(message.value(row, column), values);
+            }
+        }
+        self.message.clear();
+        self.message.resize(message.values(), 0.0);
+        let wait = BoundedWait::new(self.timeout, self.group.abort());
+        let collected = self.endpoint.collect(0, &mut self.message, &wait);
+        collected.map_err(|reason| {
+            let (rank, epoch) = (self.endpoint.rank(), self.endpoint.epoch());
+            self.group.fail(rank, epoch, reason)
+        })?;
+        self.endpoint.advance();
+        Ok(())
+    }
+}
