@@ -35,7 +35,11 @@ fn bits_of(values: &[f16]) -> Vec<u16> {
 
 /// Calls `check` with the name, the linear and the tensors of every golden file.
 fn for_each_golden(check: impl Fn(&str, &Linear, &SafeTensors)) {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+    let data = std::env::var_os("TRELLINK_TEST_DATA").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data"),
+        PathBuf::from,
+    );
+    let folder = data.join("golden");
     let mut checked = 0;
     for codebook in Codebook::ALL {
         for bits in Bits::ALL

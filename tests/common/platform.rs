@@ -1,0 +1,124 @@
+//! The back end that a test runs on, and how much of it to test.
+
+use super::memory::{HostMemory, Memory};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use trellink::{Device, Group, Rank};
+
+/// How many cases a test with many of them runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// All: the default on GPUs.
+    Full,
+    /// Every pair of levels of two factors occurs: the default on the host.
+    Pairwise,
+    /// A few dozen that take every path of the kernels: for tools that slow programs down.
+    Reduced,
+}
+
+impl Extent {
+    /// What `TRELLINK_MATRIX` says.
+    pub fn from_environment() -> Option<Self> {
+        let given = std::env::var("TRELLINK_MATRIX").ok()?;
+        Some(match given.as_str() {
+            "full" => Extent::Full,
+            "pairwise" => Extent::Pairwise,
+            "reduced" => Extent::Reduced,
+            other => panic!("TRELLINK_MATRIX={other}: expected full, pairwise or reduced"),
+        })
+    }
+}
+
+/// A back end.
+pub struct Platform {
+    /// CUDA devices to use; none on the host.
+    ordinals: Vec<usize>,
+    /// Kernels of two tests at the same time would take each other's SMs, and a rank's kernel must
+    /// not wait for one that has none.
+    _exclusive: Option<MutexGuard<'static, ()>>,
+}
+
+impl Platform {
+    /// Ranks on the host.
+    pub fn host() -> Self {
+        Platform {
+            ordinals: Vec::new(),
+            _exclusive: None,
+        }
+    }
+
+    /// Ranks on all GPUs of the machine; `None`, with a line that says why, if there is none.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(test: &str) -> Option<Self> {
+        static EXCLUSIVE: Mutex<()> = Mutex::new(());
+        let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each rank has two streams. Streams that share a hardware queue wait for one another, and
+        // there are 8 queues by default. Read by the driver when it starts.
+        std::env::set_var("CUDA_DEVICE_MAX_CONNECTIONS", "32");
+        let devices = match trellink::cuda::devices() {
+            Ok(devices) if !devices.is_empty() => devices,
+            Ok(_) => {
+                super::say!("{test}: skipped, the driver shows no device");
+                return None;
+            }
+            Err(error) => {
+                super::say!("{test}: skipped, {error}");
+                return None;
+            }
+        };
+        let names: Vec<String> = devices
+            .iter()
+            .map(|device| format!("{} (cuda:{})", device.name, device.ordinal))
+            .collect();
+        super::say!("{test}: on {}", names.join(", "));
+        Some(Platform {
+            ordinals: devices.iter().map(|device| device.ordinal).collect(),
+            _exclusive: Some(exclusive),
+        })
+    }
+
+    pub fn is_host(&self) -> bool {
+        self.ordinals.is_empty()
+    }
+
+    pub fn extent(&self) -> Extent {
+        Extent::from_environment().unwrap_or(if self.is_host() {
+            Extent::Pairwise
+        } else {
+            Extent::Full
+        })
+    }
+
+    /// Where the ranks of a group run: dealt out to the GPUs, which they share if they are more.
+    pub fn devices_for(&self, world: usize) -> Vec<Device> {
+        (0..world)
+            .map(|rank| match self.ordinals.as_slice() {
+                [] => Device::Host,
+                ordinals => Device::Cuda(ordinals[rank % ordinals.len()]),
+            })
+            .collect()
+    }
+
+    /// A group with a deadline that no working group meets, whatever else the machine does.
+    pub fn group(&self, world: usize) -> Group {
+        self.group_on(self.devices_for(world))
+    }
+
+    /// The same on given devices.
+    pub fn group_on(&self, devices: Vec<Device>) -> Group {
+        Group::new(devices)
+            .slot_values(1 << 16)
+            .timeout(Duration::from_secs(60))
+    }
+
+    /// Memory for a rank.
+    pub fn memory(&self, rank: &Rank) -> Box<dyn Memory> {
+        match rank.device() {
+            Device::Host => Box::new(HostMemory),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(ordinal) => Box::new(super::memory::DeviceMemory::new(ordinal)),
+            #[cfg(not(feature = "cuda"))]
+            device => panic!("no memory on {device} without the `cuda` feature"),
+        }
+    }
+}
