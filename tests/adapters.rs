@@ -169,6 +169,8 @@ fn a_copy_on_another_stream_waits_for_the_call_on_cuda() {
                 )
                 .unwrap();
         }
-        alone.read(&copies, &y).assert_same_bits(&want, "a copy on another stream");
+        alone
+            .read(&copies, &y)
+            .assert_same_bits(&want, "a copy on another stream");
     }
 }

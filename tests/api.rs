@@ -39,7 +39,8 @@ const _: () = {
 
 #[test]
 fn errors_are_std_errors_of_modest_size() {
-    let error: Box<dyn std::error::Error + Send + Sync> = Box::new(Split::even(100, 2).unwrap_err());
+    let error: Box<dyn std::error::Error + Send + Sync> =
+        Box::new(Split::even(100, 2).unwrap_err());
     assert!(error.to_string().contains("100"));
     // Every call returns one; clippy's limit is 128 bytes.
     assert!(size_of::<Error>() <= 128, "{} bytes", size_of::<Error>());

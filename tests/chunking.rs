@@ -33,7 +33,9 @@ fn row_parallel(platform: &Platform, world: usize, slot: usize, layer: &Layer) -
             for ((rows, epilogue), y) in cases().zip(&mut outputs) {
                 let input = x.input(0..rows * loaded.k());
                 let output = y.output(epilogue);
-                loaded.forward(rank, memory.stream(), input, output).unwrap();
+                loaded
+                    .forward(rank, memory.stream(), input, output)
+                    .unwrap();
             }
         });
         let outputs: Vec<Values> = outputs.iter().map(|y| y.read()).collect();
@@ -48,7 +50,8 @@ fn row_parallel(platform: &Platform, world: usize, slot: usize, layer: &Layer) -
 
 fn cases() -> impl Iterator<Item = (usize, Epilogue)> {
     let epilogues = [Epilogue::Store, Epilogue::Add];
-    ROWS.into_iter().flat_map(move |rows| epilogues.map(|epilogue| (rows, epilogue)))
+    ROWS.into_iter()
+        .flat_map(move |rows| epilogues.map(|epilogue| (rows, epilogue)))
 }
 
 /// A residual in f16: a chunk that is added twice or left out shows.

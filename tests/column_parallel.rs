@@ -78,7 +78,14 @@ fn projections(seed: &Seed) -> Vec<Projection> {
         .map(|i| {
             let codebook = Codebook::ALL[i % 3];
             let rate = ["1", "2", "3", "4", "5", "6", "7", "8"][i - 1];
-            (codebook, rate, 128 * (1 + i % 3), Shards::ALL[i % 3], F32, Store)
+            (
+                codebook,
+                rate,
+                128 * (1 + i % 3),
+                Shards::ALL[i % 3],
+                F32,
+                Store,
+            )
         })
         .collect();
     vec![
@@ -111,7 +118,12 @@ fn projections(seed: &Seed) -> Vec<Projection> {
                 (Mul1, "3.5", 128, Shards::Even, Bf16, Add),
             ],
         ),
-        projection("one", 1152, F16, &[(Mcg, "6", 768, Shards::Uneven, F32, Store)]),
+        projection(
+            "one",
+            1152,
+            F16,
+            &[(Mcg, "6", 768, Shards::Uneven, F32, Store)],
+        ),
         projection("eight", 128, F16, &eight),
     ]
 }
@@ -128,9 +140,17 @@ impl<'a> Loaded<'a> {
         let linears: Vec<(Linear<'_>, Split)> = projection
             .parts
             .iter()
-            .map(|part| (part.linear.linear(), part.shards.split(part.linear.n, world)))
+            .map(|part| {
+                (
+                    part.linear.linear(),
+                    part.shards.split(part.linear.n, world),
+                )
+            })
             .collect();
-        let linears: Vec<_> = linears.iter().map(|(linear, split)| (linear, split)).collect();
+        let linears: Vec<_> = linears
+            .iter()
+            .map(|(linear, split)| (linear, split))
+            .collect();
         let layer = ColumnParallel::load(&worker.rank, &linears).unwrap();
         assert_eq!(layer.k(), projection.k);
         for (columns, (_, split)) in layer.columns().iter().zip(&linears) {
@@ -150,7 +170,9 @@ impl<'a> Loaded<'a> {
             .collect();
         worker.collective(|rank, memory| {
             let outputs = outputs.iter_mut().zip(parts);
-            let mut outputs: Vec<_> = outputs.map(|(y, (part, _))| y.output(part.epilogue)).collect();
+            let mut outputs: Vec<_> = outputs
+                .map(|(y, (part, _))| y.output(part.epilogue))
+                .collect();
             let input = x.input(0..rows * self.projection.k);
             self.layer
                 .forward(rank, memory.stream(), input, &mut outputs)

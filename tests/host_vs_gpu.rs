@@ -48,7 +48,9 @@ fn row_parallel(platform: &Platform, group: Group, layer: &Layer) -> Vec<Values>
             worker.collective(|rank, memory| {
                 let input = x.input(0..rows * loaded.k());
                 let output = y.output(Epilogue::Store);
-                loaded.forward(rank, memory.stream(), input, output).unwrap();
+                loaded
+                    .forward(rank, memory.stream(), input, output)
+                    .unwrap();
             });
             y.read()
         })

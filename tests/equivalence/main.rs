@@ -183,7 +183,8 @@ fn large_shards_are_near_the_reference_and_the_same_on_all_ranks_on_cuda() {
         let split = Split::explicit(&k_of_ranks).unwrap();
         for &format in &formats {
             let layer = Layer::random_of_shape(&seed, format, split.channels(), n, 33);
-            let group = platform.group_on(devices.clone());
+            // Slots for all rows: a call that is cut would be small again.
+            let group = platform.group_on(devices.clone()).slot_values(33 * 4608);
             on_ranks(&platform, group, |worker| {
                 let loaded = RowParallel::load(&worker.rank, &layer.linear(true), &split).unwrap();
                 for rows in [1, 8, 9, 33] {
