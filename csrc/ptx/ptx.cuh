@@ -160,6 +160,12 @@ __device__ __forceinline__ uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t e
 
 __device__ __forceinline__ void fence_sys() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
+// The launch's dynamic shared memory.
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];
+  return dynamic_shared_bytes;
+}
+
 // ---- time ----
 
 __device__ __forceinline__ uint64_t globaltimer_ns() {
