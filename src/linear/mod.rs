@@ -79,7 +79,7 @@ fn rows_in(argument: &'static str, len: usize, columns: usize) -> Result<usize> 
             ))
         };
     }
-    if len % columns != 0 {
+    if !len.is_multiple_of(columns) {
         return Err(Error::argument(
             argument,
             format!("{len} elements"),
