@@ -1,15 +1,16 @@
 //! EXL3 linear layers for tensor parallelism: decode, GEMM, all-reduce and epilogue in one kernel.
 
-#![warn(missing_docs)]
-
-// The layers that use all of it are not part of the crate yet.
-#[allow(dead_code)]
 mod call;
+pub mod checkpoint;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
+#[cfg(feature = "cuda")]
+mod ffi;
 pub mod format;
 mod group;
-#[allow(dead_code)]
 pub mod host;
+mod linear;
 pub mod protocol;
 mod rank;
 pub mod reference;
@@ -17,7 +18,9 @@ mod split;
 pub mod weights;
 
 pub use call::{Epilogue, Input, Output, Stream};
+pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub use group::{Device, Group, MAX_WORLD};
+pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
 pub use rank::Rank;
 pub use split::Split;

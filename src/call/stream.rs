@@ -24,3 +24,18 @@ impl Stream<'static> {
         }
     }
 }
+
+impl Stream<'_> {
+    /// Fails unless this is the host's stream.
+    pub(crate) fn require_host(&self) -> crate::Result<()> {
+        match self.kind {
+            StreamKind::Host(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            StreamKind::Cuda(_) => Err(crate::Error::argument(
+                "stream",
+                "a CUDA stream",
+                "Stream::host(), since the rank runs on the host",
+            )),
+        }
+    }
+}

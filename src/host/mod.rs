@@ -19,6 +19,5 @@ mod rank;
 mod tests;
 
 pub use decode::decode;
-#[allow(unused_imports)] // until the layers call it
 pub(crate) use layer::HostLinear;
 pub(crate) use rank::{build_group, HostRank};

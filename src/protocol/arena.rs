@@ -23,7 +23,7 @@ impl ArenaLayout {
         if world == 0 {
             return Err(Error::argument("world", "0", "at least one rank"));
         }
-        if slot_values == 0 || slot_values % 2 != 0 {
+        if slot_values == 0 || !slot_values.is_multiple_of(2) {
             return Err(Error::argument(
                 "slot_values",
                 slot_values.to_string(),

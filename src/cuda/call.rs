@@ -1,0 +1,249 @@
+//! cudarc's slices, views and streams as inputs, outputs and streams of a call; and raw ones.
+
+use crate::call::{Epilogue, Input, InputData, Output, OutputData, Stream, StreamKind};
+use crate::format::DType;
+use crate::{Error, Result};
+use cudarc::driver::{sys, CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
+use half::{bf16, f16};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Element types of activations on a device: f16 and bf16.
+pub trait DeviceElement: sealed::Element {}
+/// Element types of outputs on a device: f16, bf16 and f32.
+pub trait DeviceOutputElement: sealed::Element {}
+
+mod sealed {
+    /// A type with a dtype; implemented in this crate alone.
+    pub trait Element {
+        /// The dtype of the type.
+        const DTYPE: crate::format::DType;
+    }
+}
+
+impl sealed::Element for f16 {
+    const DTYPE: DType = DType::F16;
+}
+impl sealed::Element for bf16 {
+    const DTYPE: DType = DType::Bf16;
+}
+impl sealed::Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+impl DeviceElement for f16 {}
+impl DeviceElement for bf16 {}
+impl DeviceOutputElement for f16 {}
+impl DeviceOutputElement for bf16 {}
+impl DeviceOutputElement for f32 {}
+
+/// Activations on a device.
+#[derive(Debug)]
+pub(crate) struct DeviceInput<'a> {
+    pub(crate) pointer: sys::CUdeviceptr,
+    pub(crate) dtype: DType,
+    pub(crate) len: usize,
+    /// Where cudarc says the memory is; unknown for raw pointers.
+    pub(crate) ordinal: Option<usize>,
+    /// Tells cudarc, when dropped after the launch, that the memory is being read until then.
+    _read: Option<SyncOnDrop<'a>>,
+}
+
+/// An output on a device.
+#[derive(Debug)]
+pub(crate) struct DeviceOutput<'a> {
+    pub(crate) pointer: sys::CUdeviceptr,
+    pub(crate) dtype: DType,
+    pub(crate) len: usize,
+    pub(crate) ordinal: Option<usize>,
+    /// As for the input: the memory is being written until then.
+    _written: Option<SyncOnDrop<'a>>,
+}
+
+/// A CUDA stream and, where known, its device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamHandle<'a> {
+    pub(crate) raw: sys::CUstream,
+    pub(crate) ordinal: Option<usize>,
+    life: PhantomData<&'a CudaStream>,
+}
+
+impl<'a> Input<'a> {
+    /// Activations in a cudarc slice or view, to be read on `stream`. Element 0 must be 8-byte
+    /// aligned (checked in the call).
+    pub fn device<T: DeviceElement>(
+        x: &'a impl DevicePtr<T>,
+        stream: &'a Arc<CudaStream>,
+    ) -> Self {
+        let len = x.len();
+        let ordinal = x.stream().context().ordinal();
+        let (pointer, read) = x.device_ptr(stream);
+        Input {
+            data: InputData::Device(DeviceInput {
+                pointer,
+                dtype: T::DTYPE,
+                len,
+                ordinal: Some(ordinal),
+                _read: Some(read),
+            }),
+        }
+    }
+
+    /// Activations at a raw device pointer: `len` elements of `dtype`, f16 or bf16.
+    ///
+    /// # Safety
+    /// The memory must be readable by kernels on the rank's device, on the stream of the call, until
+    /// the call has run there (for a captured call: whenever its graph runs), and must not overlap
+    /// any of the call's outputs.
+    pub unsafe fn device_raw(pointer: u64, dtype: DType, len: usize) -> Self {
+        Input {
+            data: InputData::Device(DeviceInput {
+                pointer,
+                dtype,
+                len,
+                ordinal: None,
+                _read: None,
+            }),
+        }
+    }
+}
+
+impl<'a> Output<'a> {
+    /// An output in a cudarc slice or view, to be written on `stream`. Element 0 must be aligned to
+    /// four elements (checked in the call).
+    pub fn device<T: DeviceOutputElement>(
+        out: &'a mut impl DevicePtrMut<T>,
+        stream: &'a Arc<CudaStream>,
+        epilogue: Epilogue,
+    ) -> Self {
+        let len = out.len();
+        let ordinal = out.stream().context().ordinal();
+        let (pointer, written) = out.device_ptr_mut(stream);
+        Output {
+            data: OutputData::Device(DeviceOutput {
+                pointer,
+                dtype: T::DTYPE,
+                len,
+                ordinal: Some(ordinal),
+                _written: Some(written),
+            }),
+            epilogue,
+        }
+    }
+
+    /// An output at a raw device pointer: `len` elements of `dtype`.
+    ///
+    /// # Safety
+    /// As [`Input::device_raw`], and the memory must be writable and overlap nothing else that the
+    /// call reads or writes.
+    pub unsafe fn device_raw(pointer: u64, dtype: DType, len: usize, epilogue: Epilogue) -> Self {
+        Output {
+            data: OutputData::Device(DeviceOutput {
+                pointer,
+                dtype,
+                len,
+                ordinal: None,
+                _written: None,
+            }),
+            epilogue,
+        }
+    }
+}
+
+impl<'a> From<&'a Arc<CudaStream>> for Stream<'a> {
+    fn from(stream: &'a Arc<CudaStream>) -> Self {
+        Stream {
+            kind: StreamKind::Cuda(StreamHandle {
+                raw: stream.cu_stream(),
+                ordinal: Some(stream.context().ordinal()),
+                life: PhantomData,
+            }),
+        }
+    }
+}
+
+impl Stream<'static> {
+    /// A raw `CUstream` of the rank's device; null and `CU_STREAM_PER_THREAD` included.
+    ///
+    /// # Safety
+    /// The stream must be of the rank's device, in its primary context, and alive until the call
+    /// returns.
+    pub unsafe fn cuda_raw(stream: *mut std::ffi::c_void) -> Self {
+        Stream {
+            kind: StreamKind::Cuda(StreamHandle {
+                raw: stream.cast(),
+                ordinal: None,
+                life: PhantomData,
+            }),
+        }
+    }
+}
+
+/// The stream of a call on `ordinal`.
+pub(crate) fn stream_of<'a>(stream: &Stream<'a>, ordinal: usize) -> Result<StreamHandle<'a>> {
+    match stream.kind {
+        StreamKind::Cuda(handle) => {
+            on_device("stream", handle.ordinal, ordinal)?;
+            Ok(handle)
+        }
+        StreamKind::Host(_) => Err(Error::argument(
+            "stream",
+            "the host",
+            format!("a stream of CUDA device {ordinal}"),
+        )),
+    }
+}
+
+/// The input of a call on `ordinal`, aligned as kernels read it.
+pub(crate) fn input_of<'a, 'b>(input: &'b Input<'a>, ordinal: usize) -> Result<&'b DeviceInput<'a>> {
+    let InputData::Device(device) = &input.data else {
+        return Err(host_memory("input", ordinal));
+    };
+    if device.dtype == DType::F32 {
+        return Err(Error::argument("input", "f32", "f16 or bf16"));
+    }
+    on_device("input", device.ordinal, ordinal)?;
+    aligned("input", device.pointer, device.dtype)?;
+    Ok(device)
+}
+
+/// An output of a call on `ordinal`, aligned as kernels write it.
+pub(crate) fn output_of<'a, 'b>(
+    output: &'b Output<'a>,
+    ordinal: usize,
+) -> Result<&'b DeviceOutput<'a>> {
+    let OutputData::Device(device) = &output.data else {
+        return Err(host_memory("output", ordinal));
+    };
+    on_device("output", device.ordinal, ordinal)?;
+    aligned("output", device.pointer, device.dtype)?;
+    Ok(device)
+}
+
+fn host_memory(argument: &'static str, ordinal: usize) -> Error {
+    let expected = format!("memory of CUDA device {ordinal}, on which the rank runs");
+    Error::argument(argument, "host memory", expected)
+}
+
+fn on_device(argument: &'static str, found: Option<usize>, expected: usize) -> Result<()> {
+    match found {
+        Some(found) if found != expected => Err(Error::argument(
+            argument,
+            format!("CUDA device {found}"),
+            format!("CUDA device {expected}, on which the rank runs"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Kernels move four elements at a time.
+fn aligned(argument: &'static str, pointer: sys::CUdeviceptr, dtype: DType) -> Result<()> {
+    let alignment = 4 * dtype.size() as u64;
+    if pointer % alignment == 0 {
+        return Ok(());
+    }
+    Err(Error::argument(
+        argument,
+        format!("address {pointer:#x}"),
+        format!("{dtype} memory aligned to {alignment} bytes"),
+    ))
+}

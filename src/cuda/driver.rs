@@ -1,0 +1,80 @@
+//! The driver's statuses as this crate's errors, and the one place that asks whether there is a driver.
+
+use crate::{Error, Result};
+use cudarc::driver::{result::DriverError, sys, CudaContext};
+use std::sync::Arc;
+
+/// Turns a driver status into an error that names the call.
+pub(crate) fn check(status: sys::CUresult, call: &'static str) -> Result<()> {
+    if status == sys::CUresult::CUDA_SUCCESS {
+        Ok(())
+    } else {
+        Err(error(DriverError(status), call))
+    }
+}
+
+/// The crate's error for a failed driver call.
+pub(crate) fn error(error: DriverError, call: &'static str) -> Error {
+    let text = |text: Result<&std::ffi::CStr, DriverError>| {
+        text.map_or_else(
+            |_| "unknown".into(),
+            |text| text.to_string_lossy().into_owned(),
+        )
+    };
+    Error::Cuda {
+        call,
+        code: error.0 as i32,
+        name: text(error.error_name()),
+        description: text(error.error_string()),
+    }
+}
+
+/// Fails with [`Error::CudaUnavailable`] where there is no driver: cudarc would panic on first use.
+pub(crate) fn require_driver() -> Result<()> {
+    // SAFETY: only tries to load the library by name; it has no other precondition.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::CudaUnavailable {
+            reason: "libcuda was not found; install an NVIDIA driver or use the host".into(),
+        });
+    }
+    // The driver is there but may have no device or not match it.
+    cudarc::driver::result::init().map_err(|e| Error::CudaUnavailable {
+        reason: error(e, "cuInit").to_string(),
+    })
+}
+
+/// How many devices the driver shows.
+pub(crate) fn device_count() -> Result<usize> {
+    require_driver()?;
+    let count = CudaContext::device_count().map_err(|e| error(e, "cuDeviceGetCount"))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// The primary context of a device, current on the calling thread.
+pub(crate) fn context(ordinal: usize) -> Result<Arc<CudaContext>> {
+    let count = device_count()?;
+    if ordinal >= count {
+        return Err(Error::CudaUnavailable {
+            reason: format!("device {ordinal} was asked for, the driver shows {count}"),
+        });
+    }
+    CudaContext::new(ordinal).map_err(|e| error(e, "cuDevicePrimaryCtxRetain"))
+}
+
+/// A device attribute.
+pub(crate) fn attribute(
+    context: &CudaContext,
+    attribute: sys::CUdevice_attribute,
+) -> Result<usize> {
+    let value = context
+        .attribute(attribute)
+        .map_err(|e| error(e, "cuDeviceGetAttribute"))?;
+    Ok(usize::try_from(value).unwrap_or(0))
+}
+
+/// Makes the context current on the calling thread.
+pub(crate) fn bind(context: &CudaContext) -> Result<()> {
+    context
+        .bind_to_thread()
+        .map_err(|e| error(e, "cuCtxSetCurrent"))
+}

@@ -1,0 +1,30 @@
+//! Execution on CUDA devices, through cudarc's driver API.
+//!
+//! `driver` and `memory` wrap what the driver gives; `kernels` loads the embedded fatbins;
+//! `peer` says which devices reach each other; `rank` connects a group; `layer` holds a shard on a
+//! device; `launch` cuts a call into launches; `call` adapts cudarc's slices and streams.
+
+mod call;
+mod decode;
+mod driver;
+mod kernels;
+mod launch;
+mod layer;
+mod memory;
+mod peer;
+mod probe;
+mod rank;
+
+pub use call::{DeviceElement, DeviceOutputElement};
+pub(crate) use call::{DeviceInput, DeviceOutput, StreamHandle};
+pub use decode::decode;
+pub(crate) use layer::CudaLinear;
+pub use peer::{links, Link};
+pub use probe::{devices, DeviceInfo};
+pub(crate) use rank::{build_group, CudaRank};
+
+/// Architectures whose machine code this build embeds, as in `CUDA_COMPUTE_CAP`.
+pub const BUILT_FOR: &str = env!("TRELLINK_CUDA_ARCHS");
+
+/// The release of nvcc that compiled the kernels.
+pub const NVCC_VERSION: &str = env!("TRELLINK_NVCC_VERSION");

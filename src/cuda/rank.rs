@@ -1,0 +1,294 @@
+//! A rank on a CUDA device, and how a group of them is connected.
+//!
+//! What must stay true: arenas and control words outlive every kernel that may touch them. The
+//! arenas of all ranks are therefore owned by the group, which each rank keeps alive, and the last
+//! rank to go waits for all devices before anything is unmapped.
+
+use super::driver::{bind, context};
+use super::kernels::Kernels;
+use super::memory::{DeviceBuffer, MappedHost, SymmetricBuffer};
+use super::peer::require_access;
+use crate::ffi::{
+    TrellinkControl, TrellinkExchange, TrellinkReport, TRELLINK_MAX_WORLD, TRELLINK_STATE_OK,
+    TRELLINK_STATE_PEER_AHEAD, TRELLINK_STATE_PEER_TIMEOUT,
+};
+use crate::protocol::ArenaLayout;
+use crate::rank::Backend;
+use crate::{Device, Error, Group, Rank, Result};
+use cudarc::driver::{sys, CudaContext, CudaStream};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What all ranks of a group share.
+#[derive(Debug)]
+struct Shared {
+    contexts: Vec<Arc<CudaContext>>,
+    /// By rank; empty in a world of one.
+    arenas: Vec<SymmetricBuffer>,
+    /// Not 0 once any rank has failed.
+    abort: MappedHost<u32>,
+    /// By rank.
+    reports: Vec<MappedHost<TrellinkReport>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for context in &self.contexts {
+            if bind(context).is_ok() {
+                // SAFETY: no precondition. Waits for kernels that still poll or write an arena;
+                // they end by themselves, at the latest at their deadline.
+                let _ = unsafe { sys::cuCtxSynchronize() };
+            }
+        }
+    }
+}
+
+/// The packets and words of one exchange, as one rank sees them.
+#[derive(Debug)]
+struct Channel {
+    params: TrellinkExchange,
+    /// Pointed to by `params`; kept for its life.
+    _control: DeviceBuffer,
+    /// The arena of an exchange among the CTAs of this rank alone.
+    _local_arena: Option<DeviceBuffer>,
+}
+
+/// One rank's state on its device.
+#[derive(Debug)]
+pub(crate) struct CudaRank {
+    shared: Arc<Shared>,
+    kernels: Arc<Kernels>,
+    /// For uploads and set-up; never waits for other streams.
+    stream: Arc<CudaStream>,
+    rank: usize,
+    slot_values: usize,
+    /// SMs that this rank's kernels may occupy.
+    sm_share: usize,
+    /// Among all ranks; a world of one has no need of it.
+    group: Option<Channel>,
+    /// Among the CTAs of this rank: column-parallel layers and worlds of one.
+    local: Channel,
+}
+
+/// Builds the CUDA ranks of a group.
+pub(crate) fn build_group(group: &Group) -> Result<Vec<Rank>> {
+    let ordinals = ordinals(group)?;
+    let mut ranks_on: BTreeMap<usize, usize> = BTreeMap::new();
+    for &ordinal in &ordinals {
+        *ranks_on.entry(ordinal).or_default() += 1;
+    }
+    let devices: Vec<usize> = ranks_on.keys().copied().collect();
+    let mut kernels = BTreeMap::new();
+    for &ordinal in &devices {
+        kernels.insert(ordinal, Arc::new(Kernels::load(&context(ordinal)?)?));
+    }
+    require_access(&devices)?;
+
+    let shared = Arc::new(Shared::new(group, &ordinals, &devices)?);
+    let mut ranks = Vec::new();
+    for (rank, &ordinal) in ordinals.iter().enumerate() {
+        let kernels = &kernels[&ordinal];
+        let sm_share = kernels.sm_count / ranks_on[&ordinal];
+        if sm_share == 0 {
+            let found = format!("{} ranks on device {ordinal}", ranks_on[&ordinal]);
+            let expected = format!("at most one per SM, {}", kernels.sm_count);
+            return Err(Error::argument("devices", found, expected));
+        }
+        let cuda = CudaRank::new(group, rank, shared.clone(), kernels.clone(), sm_share)?;
+        ranks.push(Rank {
+            rank,
+            world: ordinals.len(),
+            device: Device::Cuda(ordinal),
+            backend: Backend::Cuda(cuda),
+        });
+    }
+    Ok(ranks)
+}
+
+fn ordinals(group: &Group) -> Result<Vec<usize>> {
+    group
+        .devices
+        .iter()
+        .map(|device| match device {
+            Device::Cuda(ordinal) => Ok(*ordinal),
+            Device::Host => Err(Error::argument("devices", "host", "CUDA devices")),
+        })
+        .collect()
+}
+
+impl Shared {
+    fn new(group: &Group, ordinals: &[usize], devices: &[usize]) -> Result<Self> {
+        let mut contexts = Vec::new();
+        for &ordinal in ordinals {
+            contexts.push(context(ordinal)?);
+        }
+        let mut arenas = Vec::new();
+        let mut reports = Vec::new();
+        for context in &contexts {
+            reports.push(MappedHost::new(context)?);
+            if ordinals.len() > 1 {
+                let layout = ArenaLayout::new(ordinals.len(), group.slot_values)?;
+                let arena = SymmetricBuffer::new(context, layout.bytes(), devices)?;
+                let stream = new_stream(context)?;
+                // A packet's tag is its high word; the low one may hold anything.
+                arena.fill(&stream, group.first_epoch.initial_tag().get(), layout.bytes() / 4)?;
+                arenas.push(arena);
+            }
+        }
+        let abort = MappedHost::new(&contexts[0])?;
+        Ok(Shared {
+            contexts,
+            arenas,
+            abort,
+            reports,
+        })
+    }
+}
+
+impl Channel {
+    fn new(
+        group: &Group,
+        shared: &Shared,
+        stream: &CudaStream,
+        rank: usize,
+        peers: Option<&[SymmetricBuffer]>,
+    ) -> Result<Self> {
+        let mut params = TrellinkExchange {
+            slot_packets: group.slot_values as u64,
+            report: shared.reports[rank].device_pointer(),
+            abort: shared.abort.device_pointer(),
+            world: 1,
+            ..Default::default()
+        };
+        let mut local_arena = None;
+        if let Some(arenas) = peers {
+            debug_assert!(arenas.len() <= TRELLINK_MAX_WORLD as usize);
+            params.world = arenas.len() as u32;
+            params.rank = rank as u32;
+            for (pointer, arena) in params.arena.iter_mut().zip(arenas) {
+                *pointer = arena.pointer();
+            }
+        } else {
+            let layout = ArenaLayout::new(1, group.slot_values)?;
+            let arena = DeviceBuffer::new(stream.context(), layout.bytes())?;
+            arena.fill(stream, group.first_epoch.initial_tag().get(), layout.bytes() / 4)?;
+            params.arena[0] = arena.pointer();
+            local_arena = Some(arena);
+        }
+        let control = TrellinkControl {
+            epoch: group.first_epoch.get(),
+            failed: TRELLINK_STATE_OK,
+            departed: 0,
+            scrub_mask: group.scrub_period - 1,
+            timeout_ns: u64::try_from(group.timeout.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let control = DeviceBuffer::from_slice(stream, &[control])?;
+        params.control = control.pointer();
+        Ok(Channel {
+            params,
+            _control: control,
+            _local_arena: local_arena,
+        })
+    }
+}
+
+impl CudaRank {
+    fn new(
+        group: &Group,
+        rank: usize,
+        shared: Arc<Shared>,
+        kernels: Arc<Kernels>,
+        sm_share: usize,
+    ) -> Result<Self> {
+        let stream = new_stream(kernels.context())?;
+        let arenas = shared.arenas.as_slice();
+        Ok(CudaRank {
+            group: match arenas {
+                [] => None,
+                arenas => Some(Channel::new(group, &shared, &stream, rank, Some(arenas))?),
+            },
+            local: Channel::new(group, &shared, &stream, rank, None)?,
+            slot_values: group.slot_values,
+            shared,
+            kernels,
+            stream,
+            rank,
+            sm_share,
+        })
+    }
+
+    pub(crate) fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// A stream of this rank's own, for uploads.
+    pub(crate) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    pub(crate) fn ordinal(&self) -> usize {
+        self.kernels.context().ordinal()
+    }
+
+    pub(crate) fn sm_share(&self) -> usize {
+        self.sm_share
+    }
+
+    pub(crate) fn slot_values(&self) -> usize {
+        self.slot_values
+    }
+
+    /// The exchange among all ranks; in a world of one, among the CTAs of this one.
+    pub(crate) fn group_exchange(&self) -> &TrellinkExchange {
+        &self.group.as_ref().unwrap_or(&self.local).params
+    }
+
+    /// The exchange among the CTAs of this rank.
+    pub(crate) fn local_exchange(&self) -> &TrellinkExchange {
+        &self.local.params
+    }
+
+    /// The first failure of the group that has reached the host, this rank's own before others.
+    pub(crate) fn check(&self) -> Result<()> {
+        let reports = &self.shared.reports;
+        let own = std::iter::once(&reports[self.rank]);
+        for report in own.chain(reports) {
+            let report = report.read();
+            if report.state != TRELLINK_STATE_OK {
+                return Err(failure(&report));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn new_stream(context: &Arc<CudaContext>) -> Result<Arc<CudaStream>> {
+    context
+        .new_stream()
+        .map_err(|e| super::driver::error(e, "cuStreamCreate"))
+}
+
+/// A kernel's report as the crate's error.
+fn failure(report: &TrellinkReport) -> Error {
+    let (rank, peer) = (report.rank as usize, report.peer as usize);
+    match report.state {
+        TRELLINK_STATE_PEER_TIMEOUT => Error::PeerTimeout {
+            rank,
+            peer,
+            epoch: report.epoch,
+            waited: Duration::from_nanos(report.waited_ns),
+        },
+        TRELLINK_STATE_PEER_AHEAD => Error::PeerAhead {
+            rank,
+            peer,
+            epoch: report.epoch,
+            found: report.found,
+        },
+        state => Error::GroupFailed {
+            reason: format!("rank {rank} stopped in state {state} at epoch {}", report.epoch),
+        },
+    }
+}
+
+const _: () = assert!(crate::group::MAX_WORLD == TRELLINK_MAX_WORLD as usize);

@@ -1,0 +1,213 @@
+// Generated from csrc/params.h with the `bindgen` feature; do not edit.
+
+pub const TRELLINK_MAX_WORLD: u32 = 8;
+pub const TRELLINK_MAX_SEGMENTS: u32 = 8;
+pub const TRELLINK_LINEAR_THREADS: u32 = 512;
+pub const TRELLINK_DTYPE_F16: u32 = 0;
+pub const TRELLINK_DTYPE_BF16: u32 = 1;
+pub const TRELLINK_DTYPE_F32: u32 = 2;
+pub const TRELLINK_EPILOGUE_STORE: u32 = 0;
+pub const TRELLINK_EPILOGUE_ADD: u32 = 1;
+pub const TRELLINK_STATE_OK: u32 = 0;
+pub const TRELLINK_STATE_PEER_TIMEOUT: u32 = 1;
+pub const TRELLINK_STATE_PEER_AHEAD: u32 = 2;
+pub const TRELLINK_STATE_ABORTED: u32 = 3;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkControl {
+    pub epoch: u32,
+    pub failed: u32,
+    pub departed: u32,
+    pub scrub_mask: u32,
+    pub timeout_ns: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkControl"][::core::mem::size_of::<TrellinkControl>() - 24usize];
+    ["Alignment of TrellinkControl"][::core::mem::align_of::<TrellinkControl>() - 8usize];
+    ["Offset of field: TrellinkControl::epoch"]
+        [::core::mem::offset_of!(TrellinkControl, epoch) - 0usize];
+    ["Offset of field: TrellinkControl::failed"]
+        [::core::mem::offset_of!(TrellinkControl, failed) - 4usize];
+    ["Offset of field: TrellinkControl::departed"]
+        [::core::mem::offset_of!(TrellinkControl, departed) - 8usize];
+    ["Offset of field: TrellinkControl::scrub_mask"]
+        [::core::mem::offset_of!(TrellinkControl, scrub_mask) - 12usize];
+    ["Offset of field: TrellinkControl::timeout_ns"]
+        [::core::mem::offset_of!(TrellinkControl, timeout_ns) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkReport {
+    pub state: u32,
+    pub rank: u32,
+    pub peer: u32,
+    pub epoch: u32,
+    pub found: u32,
+    pub reserved: u32,
+    pub waited_ns: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkReport"][::core::mem::size_of::<TrellinkReport>() - 32usize];
+    ["Alignment of TrellinkReport"][::core::mem::align_of::<TrellinkReport>() - 8usize];
+    ["Offset of field: TrellinkReport::state"]
+        [::core::mem::offset_of!(TrellinkReport, state) - 0usize];
+    ["Offset of field: TrellinkReport::rank"]
+        [::core::mem::offset_of!(TrellinkReport, rank) - 4usize];
+    ["Offset of field: TrellinkReport::peer"]
+        [::core::mem::offset_of!(TrellinkReport, peer) - 8usize];
+    ["Offset of field: TrellinkReport::epoch"]
+        [::core::mem::offset_of!(TrellinkReport, epoch) - 12usize];
+    ["Offset of field: TrellinkReport::found"]
+        [::core::mem::offset_of!(TrellinkReport, found) - 16usize];
+    ["Offset of field: TrellinkReport::reserved"]
+        [::core::mem::offset_of!(TrellinkReport, reserved) - 20usize];
+    ["Offset of field: TrellinkReport::waited_ns"]
+        [::core::mem::offset_of!(TrellinkReport, waited_ns) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkExchange {
+    pub arena: [u64; 8usize],
+    pub control: u64,
+    pub report: u64,
+    pub abort: u64,
+    pub slot_packets: u64,
+    pub rank: u32,
+    pub world: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkExchange"][::core::mem::size_of::<TrellinkExchange>() - 104usize];
+    ["Alignment of TrellinkExchange"][::core::mem::align_of::<TrellinkExchange>() - 8usize];
+    ["Offset of field: TrellinkExchange::arena"]
+        [::core::mem::offset_of!(TrellinkExchange, arena) - 0usize];
+    ["Offset of field: TrellinkExchange::control"]
+        [::core::mem::offset_of!(TrellinkExchange, control) - 64usize];
+    ["Offset of field: TrellinkExchange::report"]
+        [::core::mem::offset_of!(TrellinkExchange, report) - 72usize];
+    ["Offset of field: TrellinkExchange::abort"]
+        [::core::mem::offset_of!(TrellinkExchange, abort) - 80usize];
+    ["Offset of field: TrellinkExchange::slot_packets"]
+        [::core::mem::offset_of!(TrellinkExchange, slot_packets) - 88usize];
+    ["Offset of field: TrellinkExchange::rank"]
+        [::core::mem::offset_of!(TrellinkExchange, rank) - 96usize];
+    ["Offset of field: TrellinkExchange::world"]
+        [::core::mem::offset_of!(TrellinkExchange, world) - 100usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkSegment {
+    pub blocks: u64,
+    pub suh: u64,
+    pub svh: u64,
+    pub bias: u64,
+    pub out: u64,
+    pub out_stride: u64,
+    pub first_strip: u32,
+    pub strips: u32,
+    pub codebook: u32,
+    pub half_bits: u32,
+    pub out_dtype: u32,
+    pub epilogue: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkSegment"][::core::mem::size_of::<TrellinkSegment>() - 72usize];
+    ["Alignment of TrellinkSegment"][::core::mem::align_of::<TrellinkSegment>() - 8usize];
+    ["Offset of field: TrellinkSegment::blocks"]
+        [::core::mem::offset_of!(TrellinkSegment, blocks) - 0usize];
+    ["Offset of field: TrellinkSegment::suh"]
+        [::core::mem::offset_of!(TrellinkSegment, suh) - 8usize];
+    ["Offset of field: TrellinkSegment::svh"]
+        [::core::mem::offset_of!(TrellinkSegment, svh) - 16usize];
+    ["Offset of field: TrellinkSegment::bias"]
+        [::core::mem::offset_of!(TrellinkSegment, bias) - 24usize];
+    ["Offset of field: TrellinkSegment::out"]
+        [::core::mem::offset_of!(TrellinkSegment, out) - 32usize];
+    ["Offset of field: TrellinkSegment::out_stride"]
+        [::core::mem::offset_of!(TrellinkSegment, out_stride) - 40usize];
+    ["Offset of field: TrellinkSegment::first_strip"]
+        [::core::mem::offset_of!(TrellinkSegment, first_strip) - 48usize];
+    ["Offset of field: TrellinkSegment::strips"]
+        [::core::mem::offset_of!(TrellinkSegment, strips) - 52usize];
+    ["Offset of field: TrellinkSegment::codebook"]
+        [::core::mem::offset_of!(TrellinkSegment, codebook) - 56usize];
+    ["Offset of field: TrellinkSegment::half_bits"]
+        [::core::mem::offset_of!(TrellinkSegment, half_bits) - 60usize];
+    ["Offset of field: TrellinkSegment::out_dtype"]
+        [::core::mem::offset_of!(TrellinkSegment, out_dtype) - 64usize];
+    ["Offset of field: TrellinkSegment::epilogue"]
+        [::core::mem::offset_of!(TrellinkSegment, epilogue) - 68usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkLinear {
+    pub x: u64,
+    pub x_stride: u64,
+    pub x_dtype: u32,
+    pub rows: u32,
+    pub k_groups: u32,
+    pub segments: u32,
+    pub first_strip: u32,
+    pub strips: u32,
+    pub shared_bytes: u32,
+    pub reserved: u32,
+    pub exchange: TrellinkExchange,
+    pub segment: [TrellinkSegment; 8usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 728usize];
+    ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
+    ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
+    ["Offset of field: TrellinkLinear::x_stride"]
+        [::core::mem::offset_of!(TrellinkLinear, x_stride) - 8usize];
+    ["Offset of field: TrellinkLinear::x_dtype"]
+        [::core::mem::offset_of!(TrellinkLinear, x_dtype) - 16usize];
+    ["Offset of field: TrellinkLinear::rows"]
+        [::core::mem::offset_of!(TrellinkLinear, rows) - 20usize];
+    ["Offset of field: TrellinkLinear::k_groups"]
+        [::core::mem::offset_of!(TrellinkLinear, k_groups) - 24usize];
+    ["Offset of field: TrellinkLinear::segments"]
+        [::core::mem::offset_of!(TrellinkLinear, segments) - 28usize];
+    ["Offset of field: TrellinkLinear::first_strip"]
+        [::core::mem::offset_of!(TrellinkLinear, first_strip) - 32usize];
+    ["Offset of field: TrellinkLinear::strips"]
+        [::core::mem::offset_of!(TrellinkLinear, strips) - 36usize];
+    ["Offset of field: TrellinkLinear::shared_bytes"]
+        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 40usize];
+    ["Offset of field: TrellinkLinear::reserved"]
+        [::core::mem::offset_of!(TrellinkLinear, reserved) - 44usize];
+    ["Offset of field: TrellinkLinear::exchange"]
+        [::core::mem::offset_of!(TrellinkLinear, exchange) - 48usize];
+    ["Offset of field: TrellinkLinear::segment"]
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 152usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkDecode {
+    pub blocks: u64,
+    pub out: u64,
+    pub strips: u32,
+    pub k_groups: u32,
+    pub codebook: u32,
+    pub half_bits: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkDecode"][::core::mem::size_of::<TrellinkDecode>() - 32usize];
+    ["Alignment of TrellinkDecode"][::core::mem::align_of::<TrellinkDecode>() - 8usize];
+    ["Offset of field: TrellinkDecode::blocks"]
+        [::core::mem::offset_of!(TrellinkDecode, blocks) - 0usize];
+    ["Offset of field: TrellinkDecode::out"][::core::mem::offset_of!(TrellinkDecode, out) - 8usize];
+    ["Offset of field: TrellinkDecode::strips"]
+        [::core::mem::offset_of!(TrellinkDecode, strips) - 16usize];
+    ["Offset of field: TrellinkDecode::k_groups"]
+        [::core::mem::offset_of!(TrellinkDecode, k_groups) - 20usize];
+    ["Offset of field: TrellinkDecode::codebook"]
+        [::core::mem::offset_of!(TrellinkDecode, codebook) - 24usize];
+    ["Offset of field: TrellinkDecode::half_bits"]
+        [::core::mem::offset_of!(TrellinkDecode, half_bits) - 28usize];
+};

@@ -1,0 +1,117 @@
+//! Layers: loaded once per rank, called per token.
+
+mod column_parallel;
+mod options;
+mod row_parallel;
+
+pub use column_parallel::ColumnParallel;
+pub use options::{Arithmetic, LoadOptions};
+pub use row_parallel::RowParallel;
+
+use crate::rank::Backend;
+use crate::weights::Linear;
+use crate::{Device, Error, Rank, Result};
+
+/// The shards of a layer, on the back end of its rank.
+#[derive(Debug)]
+enum Shards {
+    Host(Vec<crate::host::HostLinear>),
+    #[cfg(feature = "cuda")]
+    Cuda(Vec<crate::cuda::CudaLinear>),
+}
+
+impl Shards {
+    fn load(rank: &Rank, linears: &[Linear<'_>]) -> Result<Self> {
+        match &rank.backend {
+            Backend::Host(_) => {
+                let shards = linears.iter().map(crate::host::HostLinear::load);
+                Ok(Shards::Host(shards.collect::<Result<_>>()?))
+            }
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => {
+                let load = |linear| crate::cuda::CudaLinear::load(cuda, linear);
+                Ok(Shards::Cuda(linears.iter().map(load).collect::<Result<_>>()?))
+            }
+        }
+    }
+}
+
+/// The rank that a layer was loaded for; calls must come from the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Owner {
+    rank: usize,
+    world: usize,
+    device: Device,
+}
+
+impl Owner {
+    fn of(rank: &Rank) -> Self {
+        Owner {
+            rank: rank.rank,
+            world: rank.world,
+            device: rank.device,
+        }
+    }
+
+    fn check(&self, rank: &Rank) -> Result<()> {
+        let found = Owner::of(rank);
+        if *self == found {
+            return Ok(());
+        }
+        let show = |o: &Owner| format!("rank {} of {} on {}", o.rank, o.world, o.device);
+        let expected = format!("{}, for which the layer was loaded", show(self));
+        Err(Error::argument("rank", show(&found), expected))
+    }
+}
+
+/// The number of rows in `len` elements of rows of `columns`.
+fn rows_in(argument: &'static str, len: usize, columns: usize) -> Result<usize> {
+    if columns == 0 {
+        return if len == 0 {
+            Ok(0)
+        } else {
+            Err(Error::argument(
+                argument,
+                format!("{len} elements"),
+                "none, since this rank's shard is empty",
+            ))
+        };
+    }
+    if len % columns != 0 {
+        return Err(Error::argument(
+            argument,
+            format!("{len} elements"),
+            format!("a multiple of {columns}, whole rows"),
+        ));
+    }
+    Ok(len / columns)
+}
+
+/// Fails unless `len` is that of `rows` rows of `columns`.
+fn check_len(argument: &'static str, len: usize, rows: usize, columns: usize) -> Result<()> {
+    if rows.checked_mul(columns) == Some(len) {
+        return Ok(());
+    }
+    Err(Error::argument(
+        argument,
+        format!("{len} elements"),
+        format!("{rows} rows of {columns}"),
+    ))
+}
+
+/// Rows of one call at most: kernels number rows and items with 32 bits.
+const MAX_ROWS: usize = 1 << 20;
+
+fn check_rows(rows: usize) -> Result<()> {
+    if rows <= MAX_ROWS {
+        return Ok(());
+    }
+    let expected = format!("at most {MAX_ROWS} rows in a call; split the batch");
+    Err(Error::argument("input", format!("{rows} rows"), expected))
+}
+
+/// [`Owner::check`] has compared devices, so this cannot be seen from outside.
+#[cfg(feature = "cuda")]
+fn other_back_end() -> Error {
+    Error::argument("rank", "another back end", "the one the layer was loaded for")
+}

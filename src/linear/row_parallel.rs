@@ -1,0 +1,124 @@
+//! The row-parallel layer: K is split over the ranks, outputs are summed over them.
+
+use super::{check_len, check_rows, rows_in, LoadOptions, Owner, Shards};
+use crate::call::{Input, Output, Stream};
+use crate::rank::Backend;
+use crate::weights::Linear;
+use crate::{Error, Rank, Result, Split};
+
+/// One rank's part of a row-parallel linear (attention output, MLP down).
+///
+/// With W the decoded matrix, every rank computes
+/// `y = ((Σ_r ((x_r ⊙ suh_r)·H·W_r))·H) ⊙ svh + bias`, where r runs over the ranks in order and
+/// x_r, suh_r, W_r are the rank's slices of K; then the output's epilogue is applied and the result
+/// rounded once (`docs/exl3-format.md`, "Tensor parallelism"). All ranks get the same bits, in every
+/// run, and a row's bits do not depend on the other rows.
+#[derive(Debug)]
+pub struct RowParallel {
+    owner: Owner,
+    k: usize,
+    n: usize,
+    options: LoadOptions,
+    shards: Shards,
+}
+
+impl RowParallel {
+    /// Loads this rank's rows of `linear`, which `split` divides along K, with default options.
+    ///
+    /// Complete when it returns: weights are packed and, on a GPU, uploaded. Only the shard's part
+    /// of the mapping is read. May run on all ranks at the same time; is not collective.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSplit`] if `split` is not over `linear.k()` and the rank's world;
+    /// [`Error::Cuda`] when the device has no memory left.
+    pub fn load(rank: &Rank, linear: &Linear<'_>, split: &Split) -> Result<Self> {
+        Self::load_with(rank, linear, split, LoadOptions::default())
+    }
+
+    /// [`load`](Self::load) with options.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(
+        rank: &Rank,
+        linear: &Linear<'_>,
+        split: &Split,
+        options: LoadOptions,
+    ) -> Result<Self> {
+        if split.world() != rank.world || split.channels() != linear.k() {
+            return Err(Error::InvalidSplit {
+                found: format!("{} channels over {} ranks", split.channels(), split.world()),
+                expected: format!(
+                    "the {} input channels of `{}` over {} ranks",
+                    linear.k(),
+                    linear.name(),
+                    rank.world
+                ),
+            });
+        }
+        let shard = linear.rows(split.range(rank.rank))?;
+        Ok(RowParallel {
+            owner: Owner::of(rank),
+            k: shard.k(),
+            n: shard.n(),
+            options,
+            shards: Shards::load(rank, &[shard])?,
+        })
+    }
+
+    /// Input channels of this rank's shard; 0 for an empty one.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Output channels, of the whole layer.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// The options it was loaded with.
+    pub fn options(&self) -> LoadOptions {
+        self.options
+    }
+
+    /// Runs the layer: `input` is `[M, k()]`, `output` is `[M, n()]` with its epilogue.
+    ///
+    /// Collective: all ranks call it with the same M, in the same order relative to other
+    /// collective calls; a rank with an empty shard passes an empty input. M = 0 is a no-op and
+    /// must be one on all ranks. Residuals and outputs are each rank's own copy.
+    ///
+    /// On a GPU the call is enqueued on `stream` and returns at once; it neither allocates nor
+    /// synchronises and may be captured in a CUDA graph, which may be replayed any number of times
+    /// (all ranks replay the same calls). A rank's calls and replays must be ordered among
+    /// themselves: use one stream, or order your streams with events.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for wrong lengths, dtypes, devices or alignment: nothing was
+    /// launched and the group still works if the other ranks get the same error.
+    /// [`Error::PeerTimeout`], [`Error::PeerAhead`], [`Error::GroupFailed`]: the group has failed;
+    /// on a GPU failures of this call show in a later call or in [`Rank::check`].
+    pub fn forward(
+        &self,
+        rank: &mut Rank,
+        stream: Stream<'_>,
+        input: Input<'_>,
+        mut output: Output<'_>,
+    ) -> Result<()> {
+        self.owner.check(rank)?;
+        let rows = rows_in("output", output.len(), self.n)?;
+        check_rows(rows)?;
+        check_len("input", input.len(), rows, self.k)?;
+        match (&mut rank.backend, &self.shards) {
+            (Backend::Host(host), Shards::Host(shards)) => {
+                stream.require_host()?;
+                host.row_parallel(&shards[0], &input, rows, &mut output)
+            }
+            #[cfg(feature = "cuda")]
+            (Backend::Cuda(cuda), Shards::Cuda(shards)) => {
+                cuda.row_parallel(&shards[0], &stream, &input, rows, &output)
+            }
+            #[cfg(feature = "cuda")]
+            _ => Err(super::other_back_end()),
+        }
+    }
+}
