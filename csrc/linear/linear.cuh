@@ -41,7 +41,7 @@ __device__ __forceinline__ void compute_strips(const TrellinkLinear& params, con
                                                const Exchange& exchange, const SharedLayout<kTokenBlocks>& shared,
                                                uint32_t strip, uint32_t strips, uint32_t first_token,
                                                bool input_is_loaded) {
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;
   const uint32_t slices = kWarps / strips;
   const uint32_t slice = warp / strips;
   float acc[kTokenBlocks][4] = {};

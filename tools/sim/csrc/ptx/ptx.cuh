@@ -19,6 +19,10 @@ inline uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
   return d;
 }
 
+inline uint32_t and_xor(uint32_t x, uint32_t mask, uint32_t flip) { return (x & mask) ^ flip; }
+
+inline uint32_t warp_index() { return threadIdx.x / 32; }
+
 inline uint32_t dp4a_u8(uint32_t a, uint32_t b, uint32_t c) {
   for (int i = 0; i < 4; ++i) c += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
   return c;
