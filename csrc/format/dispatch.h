@@ -6,6 +6,7 @@
 namespace trellink {
 
 // Calls f.template run<codebook, half_bits>() for the pair; false if the format has no such pair.
+// Both are less than 32, or the pair would pass for another one.
 template <class F>
 TRELLINK_HD bool dispatch_format(uint32_t codebook, uint32_t half_bits, F&& f) {
 #define TRELLINK_CASE(cb, hb)                     \

@@ -65,6 +65,7 @@ impl HostLinear {
         input: &Input<'_>,
         rows: usize,
     ) -> Result<Sums> {
+        debug_assert_eq!(input.len(), rows * self.k(), "the caller checks lengths");
         let mut sums = Sums::zeros(rows, self.n);
         // The zeros stand if there is nothing to add to them.
         if rows == 0 || self.k == 0 || self.n == 0 {

@@ -11,7 +11,6 @@ mod finish;
 mod input;
 mod kernels;
 mod layer;
-mod message;
 #[doc(hidden)]
 pub mod probe;
 mod rank;
@@ -19,6 +18,5 @@ mod rank;
 mod tests;
 
 pub use decode::decode;
-#[allow(unused_imports)] // until the layers call it
 pub(crate) use layer::HostLinear;
 pub(crate) use rank::{build_group, HostRank};

@@ -116,7 +116,7 @@ fn host(rank: &mut Rank) -> &mut HostRank {
 fn group(world: usize) -> Group {
     Group::on_host(world)
         .slot_values(4096)
-        .timeout(Duration::from_secs(120))
+        .timeout(Duration::from_secs(15))
 }
 
 /// The columns of a shard, for all rows.
@@ -127,8 +127,8 @@ fn columns<T: Copy>(x: &[T], k: usize, range: std::ops::Range<usize>) -> Vec<T> 
         .collect()
 }
 
-/// What one rank does in a test: its rank, its shard and its part of the input are given.
-type Body<'a, T> = &'a (dyn Fn(&mut HostRank, &HostLinear, &[f16]) -> T + Sync);
+/// What one rank does in a test, given its number, itself, its shard and its part of the input.
+type Body<'a, T> = &'a (dyn Fn(usize, &mut HostRank, &HostLinear, &[f16]) -> T + Sync);
 
 /// Runs `body` on a thread per rank, each with its row shard; results in rank order.
 fn on_ranks<T: Send>(
@@ -144,7 +144,7 @@ fn on_ranks<T: Send>(
             let shard = packed.linear().rows(range.clone()).unwrap();
             let layer = HostLinear::load(&shard).unwrap();
             let x = columns(x, packed.k, range);
-            scope.spawn(move || body(host(&mut rank), &layer, &x))
+            scope.spawn(move || body(rank.rank(), host(&mut rank), &layer, &x))
         };
         let threads: Vec<_> = group.build().unwrap().into_iter().map(spawn).collect();
         threads
@@ -165,7 +165,7 @@ fn call(rank: &mut HostRank, layer: &HostLinear, x: &[f16], rows: usize) -> Resu
 /// The output of a row-parallel layer, after checking that it is the same on all ranks.
 fn row_parallel(group: Group, packed: &Packed, split: &Split, x: &[f16]) -> Vec<f32> {
     let rows = x.len() / packed.k;
-    let mut outs = on_ranks(group, packed, split, x, &|rank, layer, x| {
+    let mut outs = on_ranks(group, packed, split, x, &|_, rank, layer, x| {
         call(rank, layer, x, rows).unwrap()
     });
     let first = outs.swap_remove(0);
@@ -347,7 +347,7 @@ fn outputs_are_rounded_once_for_every_epilogue_and_dtype() {
     let residual: Vec<f32> = (0..y.len())
         .map(|i| (i as f32 * 0.1).sin() * 40.0)
         .collect();
-    on_ranks(group(2), &packed, &split, &x, &|rank, layer, x| {
+    on_ranks(group(2), &packed, &split, &x, &|_, rank, layer, x| {
         /// Stores and adds in one dtype, against the f32 result and the widened residual.
         macro_rules! check {
             ($type:ty, $round:expr) => {{
@@ -426,18 +426,25 @@ fn column_shards_are_the_columns_of_the_whole() {
 #[test]
 fn calls_go_on_across_the_wrap_of_the_epoch_and_through_scrubs() {
     let packed = Packed::small(256, 256);
-    let x = activations(2 * packed.k, 13);
+    let x = activations(5 * packed.k, 13);
     let split = Split::even(packed.k, 3).unwrap();
     let want = row_parallel(group(3), &packed, &split, &x);
     for scrub_period in [2, 4] {
         for first in [u32::MAX - 5, u32::MAX, 0] {
             let group = group(3).first_epoch(first).scrub_period(scrub_period);
-            on_ranks(group, &packed, &split, &x, &|rank, layer, x| {
-                for call_number in 0..12 {
-                    let out = call(rank, layer, x, 2).unwrap();
-                    assert_eq!(bits(&out), bits(&want), "from {first}, call {call_number}");
-                    // A shorter message: the rest of the slot grows old.
-                    call(rank, layer, &x[..layer.k()], 1).unwrap();
+            on_ranks(group, &packed, &split, &x, &|_, rank, layer, x| {
+                for call_number in 0..16 {
+                    // Other rows and numbers of rows in every call: what an earlier call left in
+                    // the slot is never right, and some of it grows old.
+                    let rows = call_number % 4..call_number % 4 + 1 + call_number % 2;
+                    let (k, n) = (layer.k(), layer.n());
+                    let out = call(rank, layer, &x[rows.start * k..rows.end * k], rows.len());
+                    let want = &want[rows.start * n..rows.end * n];
+                    assert_eq!(
+                        bits(&out.unwrap()),
+                        bits(want),
+                        "from {first}, {call_number}"
+                    );
                 }
             });
         }
@@ -446,13 +453,17 @@ fn calls_go_on_across_the_wrap_of_the_epoch_and_through_scrubs() {
 
 #[test]
 fn calls_without_rows_exchange_nothing() {
-    let packed = Packed::small(128, 128);
-    let layer = HostLinear::load(&packed.linear()).unwrap();
-    // The other rank does not call, and this one does not wait for it.
-    let mut ranks = group(2).build().unwrap();
-    assert!(call(host(&mut ranks[0]), &layer, &[], 0)
-        .unwrap()
-        .is_empty());
+    let packed = Packed::small(256, 128);
+    let x = activations(packed.k, 1);
+    let split = Split::even(packed.k, 2).unwrap();
+    let group = group(2).timeout(Duration::from_secs(2));
+    on_ranks(group, &packed, &split, &x, &|number, rank, layer, x| {
+        // Had it been an exchange, this rank would now be one ahead.
+        if number == 0 {
+            assert!(call(rank, layer, &[], 0).unwrap().is_empty());
+        }
+        call(rank, layer, x, 1).unwrap();
+    });
 }
 
 #[test]
@@ -505,27 +516,30 @@ fn a_failure_ends_the_waits_of_all_ranks() {
     let packed = Packed::small(384, 128);
     let x = activations(packed.k, 1);
     let split = Split::even(packed.k, 3).unwrap();
-    let group = group(3).timeout(Duration::from_millis(80));
-    let results = on_ranks(group, &packed, &split, &x, &|rank, layer, x| {
-        // Rank 2 makes one call less than the others.
-        let ours = split.range(2).start;
-        let is_last = layer.suh[..] == HostLinear::load(&packed.linear()).unwrap().suh[ours..];
-        let calls = if is_last { 1 } else { 2 };
-        (0..calls)
-            .map(|_| call(rank, layer, x, 1))
-            .collect::<Vec<_>>()
+    let (timeout, head_start) = (Duration::from_millis(600), Duration::from_millis(200));
+    let rank_0_calls = std::sync::Barrier::new(2);
+    let group = group(3).timeout(timeout);
+    let errors = on_ranks(group, &packed, &split, &x, &|number, rank, layer, x| {
+        if number == 2 {
+            return None; // The one that is missed.
+        }
+        rank_0_calls.wait();
+        if number == 1 {
+            std::thread::sleep(head_start);
+        }
+        Some(call(rank, layer, x, 1).unwrap_err())
     });
-    for result in &results {
-        assert!(result[0].is_ok());
-    }
-    let named = |error: &Error| matches!(error, Error::PeerTimeout { peer: 2, .. });
-    let failed = |error: &Error| matches!(error, Error::GroupFailed { .. });
-    let errors = [&results[0][1], &results[1][1]].map(|result| result.as_ref().unwrap_err());
-    assert!(errors.iter().any(|error| named(error)), "{errors:?}");
-    assert!(
-        errors.iter().all(|error| named(error) || failed(error)),
-        "{errors:?}"
-    );
+    let Some(Error::PeerTimeout {
+        rank: 0, peer: 2, ..
+    }) = errors[0]
+    else {
+        panic!("{errors:?}");
+    };
+    // Rank 1 had time left.
+    let Some(Error::GroupFailed { reason }) = &errors[1] else {
+        panic!("{errors:?}");
+    };
+    assert!(reason.starts_with("rank 0 waited"), "{reason}");
 }
 
 #[test]
