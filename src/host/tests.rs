@@ -157,8 +157,7 @@ fn on_ranks<T: Send>(
 /// One call that stores f32.
 fn call(rank: &mut HostRank, layer: &HostLinear, x: &[f16], rows: usize) -> Result<Vec<f32>> {
     let mut out = vec![f32::NAN; rows * layer.n()];
-    let mut output = Output::store(&mut out[..]);
-    rank.row_parallel(layer, &x.into(), rows, &mut output)?;
+    rank.row_parallel(layer, &x.into(), rows, &mut Output::store(&mut out[..]))?;
     Ok(out)
 }
 
@@ -354,11 +353,11 @@ fn outputs_are_rounded_once_for_every_epilogue_and_dtype() {
                 let before: Vec<$type> = residual.iter().map(|&r| $round(r)).collect();
                 let sum = |(&y, &r): (&f32, &$type)| $round(y + f32::from(r));
                 let mut out = before.clone();
-                let mut output = Output::add_to(&mut out[..]);
-                rank.row_parallel(layer, &x.into(), 2, &mut output).unwrap();
+                rank.row_parallel(layer, &x.into(), 2, &mut Output::add_to(&mut out[..]))
+                    .unwrap();
                 assert!(out.iter().copied().eq(y.iter().zip(&before).map(sum)));
-                let mut output = Output::store(&mut out[..]);
-                rank.row_parallel(layer, &x.into(), 2, &mut output).unwrap();
+                rank.row_parallel(layer, &x.into(), 2, &mut Output::store(&mut out[..]))
+                    .unwrap();
                 assert!(out.iter().copied().eq(y.iter().map(|&y| $round(y))));
             }};
         }
@@ -378,9 +377,8 @@ fn bf16_activations_are_read_as_such() {
     let layer = HostLinear::load(&packed.linear()).unwrap();
     let mut ranks = group(1).build().unwrap();
     let mut out = vec![0.0; packed.n];
-    let mut output = Output::store(&mut out[..]);
     host(&mut ranks[0])
-        .row_parallel(&layer, &x[..].into(), 1, &mut output)
+        .row_parallel(&layer, &x[..].into(), 1, &mut Output::store(&mut out[..]))
         .unwrap();
     let wide: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
     let want = ReferenceLinear::new(&packed.linear()).forward(&wide, 1);
@@ -417,6 +415,7 @@ fn column_shards_are_the_columns_of_the_whole() {
     host(&mut ranks[1])
         .column_parallel(&shards, &input, 5, &mut outputs)
         .unwrap();
+    drop(outputs);
     for (range, out) in split.iter().zip(&outs) {
         let want = columns(&whole, packed.n, range);
         assert_eq!(bits(out), bits(&want));
