@@ -22,7 +22,7 @@ pub struct Rank {
 pub(crate) enum Backend {
     Host(crate::host::HostRank),
     #[cfg(feature = "cuda")]
-    Cuda(crate::cuda::CudaRank),
+    Cuda(Box<crate::cuda::CudaRank>),
 }
 
 impl Rank {

@@ -238,7 +238,7 @@ fn on_device(argument: &'static str, found: Option<usize>, expected: usize) -> R
 /// Kernels move four elements at a time.
 fn aligned(argument: &'static str, pointer: sys::CUdeviceptr, dtype: DType) -> Result<()> {
     let alignment = 4 * dtype.size() as u64;
-    if pointer % alignment == 0 {
+    if pointer.is_multiple_of(alignment) {
         return Ok(());
     }
     Err(Error::argument(

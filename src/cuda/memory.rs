@@ -25,10 +25,8 @@ impl DeviceBuffer {
         let mut pointer = 0;
         if bytes > 0 {
             // SAFETY: `pointer` is a valid place for the result and a context is current.
-            check(
-                unsafe { sys::cuMemAlloc_v2(&mut pointer, bytes) },
-                "cuMemAlloc",
-            )?;
+            let status = unsafe { sys::cuMemAlloc_v2(&mut pointer, bytes) };
+            check(status, "cuMemAlloc")?;
         }
         Ok(DeviceBuffer {
             context: context.clone(),

@@ -39,18 +39,14 @@ fn link(device: usize, peer: usize) -> Result<Link> {
     let (from, to) = (context(device)?.cu_device(), context(peer)?.cu_device());
     let mut access = 0;
     // SAFETY: `access` is a valid place for the result, both handles are devices.
-    check(
-        unsafe { sys::cuDeviceCanAccessPeer(&mut access, from, to) },
-        "cuDeviceCanAccessPeer",
-    )?;
+    let status = unsafe { sys::cuDeviceCanAccessPeer(&mut access, from, to) };
+    check(status, "cuDeviceCanAccessPeer")?;
     use sys::CUdevice_P2PAttribute as P2p;
     let get = |attribute| -> Result<i32> {
         let mut value = 0;
         // SAFETY: as above.
-        check(
-            unsafe { sys::cuDeviceGetP2PAttribute(&mut value, attribute, from, to) },
-            "cuDeviceGetP2PAttribute",
-        )?;
+        let status = unsafe { sys::cuDeviceGetP2PAttribute(&mut value, attribute, from, to) };
+        check(status, "cuDeviceGetP2PAttribute")?;
         Ok(value)
     };
     Ok(Link {

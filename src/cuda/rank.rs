@@ -100,7 +100,7 @@ pub(crate) fn build_group(group: &Group) -> Result<Vec<Rank>> {
             rank,
             world: ordinals.len(),
             device: Device::Cuda(ordinal),
-            backend: Backend::Cuda(cuda),
+            backend: Backend::Cuda(Box::new(cuda)),
         });
     }
     Ok(ranks)
