@@ -39,7 +39,7 @@ fn row_parallel(platform: &Platform, world: usize, slot: usize, layer: &Layer) -
             }
         });
         let outputs: Vec<Values> = outputs.iter().map(|y| y.read()).collect();
-        let first = worker.from_rank_0(outputs.clone());
+        let first = worker.value_of_rank_0(outputs.clone());
         for (y, first) in outputs.iter().zip(&*first) {
             y.assert_same_bits(first, format_args!("ranks, slot of {slot} values"));
         }

@@ -82,7 +82,7 @@ impl Setup {
         worker.collective(|rank, memory| self.call(rank, memory).unwrap());
         let y = self.y.read();
         assert!(y.to_f64().iter().all(|value| value.is_finite()));
-        let first = worker.from_rank_0(y.clone());
+        let first = worker.value_of_rank_0(y.clone());
         y.assert_same_bits(&first, "ranks");
     }
 }
@@ -110,14 +110,13 @@ on_both! {
                     column.forward(rank, memory.stream(), input, outputs)
                 };
                 refused(forward(ROWS * K, &mut []), "outputs", "0");
-                let outputs = &mut [s.columns_y.output(Epilogue::Store), s.y.output(Epilogue::Store)];
-                refused(forward(ROWS * K, outputs), "outputs", "2");
-                let outputs = &mut [s.columns_y.output(Epilogue::Store)];
-                refused(forward(ROWS * K - 4, outputs), "input", "whole rows");
-                refused(forward((ROWS + 1) * K, outputs), "outputs", &format!("{own}"));
+                let mut outputs = [&mut s.columns_y, &mut s.y].map(|y| y.output(Epilogue::Store));
+                refused(forward(ROWS * K, &mut outputs), "outputs", "2");
+                let columns_y = &mut outputs[..1];
+                refused(forward(ROWS * K - 4, columns_y), "input", "whole rows");
+                refused(forward((ROWS + 1) * K, columns_y), "outputs", &format!("{own}"));
                 // That of the other layer, whose rows have the columns of all ranks.
-                let outputs = &mut [s.y.output(Epilogue::Store)];
-                refused(forward(ROWS * K, outputs), "outputs", "elements");
+                refused(forward(ROWS * K, &mut outputs[1..]), "outputs", "elements");
             });
             s.assert_works(worker);
         });
@@ -140,8 +139,8 @@ on_both! {
             let (input, output) = (x.input(0..ROWS * row.k()), y.output(Epilogue::Store));
             let refusal = row.forward(other, memory.stream(), input, output);
             refused(refusal, "rank", "rank 0 of 2");
-            let outputs = &mut [y.output(Epilogue::Store)];
-            let refusal = column.forward(other, memory.stream(), x.input(0..ROWS * K), outputs);
+            let (input, output) = (x.input(0..ROWS * K), y.output(Epilogue::Store));
+            let refusal = column.forward(other, memory.stream(), input, &mut [output]);
             refused(refusal, "rank", "rank 0 of 2");
             assert!(y.read().to_f64().iter().all(|value| value.is_nan()));
         }
@@ -351,7 +350,9 @@ fn a_rank_on_a_device_refuses_what_its_kernels_cannot_use_on_cuda() {
         let mut host_y = vec![0f32; ROWS * N];
         worker.phase(|rank, memory| {
             let row = &s.row;
-            let mut forward = |stream, input, output| row.forward(rank, stream, input, output);
+            let mut forward = |stream: Stream<'_>, input: Input<'_>, output: Output<'_>| {
+                row.forward(rank, stream, input, output)
+            };
             let device_x = || s.x.input(0..ROWS * k);
             refused(
                 forward(Stream::host(), device_x(), s.y.output(Epilogue::Store)),

@@ -11,7 +11,7 @@ use common::*;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::CudaGraph;
 use std::time::Duration;
-use trellink::format::{Codebook, DType};
+use trellink::format::DType;
 use trellink::{ColumnParallel, Epilogue, Rank, RowParallel, Split};
 
 const HIDDEN: usize = 256;
@@ -227,7 +227,7 @@ fn replays_equal_eager_calls(platform: &Platform, world: usize) {
                 let what = format!("{} rows, batch {number} of replays", chain.rows);
                 let replayed = chain.hidden.read();
                 replayed.assert_same_bits(eager, format_args!("{what}: eager calls"));
-                let first = worker.from_rank_0(replayed.clone());
+                let first = worker.value_of_rank_0(replayed.clone());
                 replayed.assert_same_bits(&first, format_args!("{what}: ranks"));
             }
         }

@@ -11,7 +11,11 @@ use trellink::{Group, Input, Output, RowParallel, Split, Stream};
 
 /// Calls `check` with the name, the linear and the tensors of every golden file.
 fn for_each_golden(check: impl Fn(&str, &Linear, &SafeTensors)) {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+    let data = std::env::var_os("TRELLINK_TEST_DATA").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data"),
+        PathBuf::from,
+    );
+    let folder = data.join("golden");
     let formats = Codebook::ALL.into_iter().flat_map(|codebook| {
         let rates = Bits::ALL.into_iter();
         rates.filter_map(move |bits| codebook.supports(bits).then_some((codebook, bits)))

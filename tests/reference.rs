@@ -178,7 +178,7 @@ fn forward_by_the_formula(layer: &Layer, x: &[f64], rows: usize) -> Vec<f64> {
     let linear = layer.linear();
     let weights = decode(&linear);
     let h = |i: usize, j: usize| {
-        let sign = if (i & j & 127).count_ones() % 2 == 0 {
+        let sign = if (i & j & 127).count_ones().is_multiple_of(2) {
             1.0
         } else {
             -1.0

@@ -42,7 +42,7 @@ impl Worker<'_> {
     }
 
     /// What rank 0 passes; all ranks are to be here.
-    pub fn from_rank_0<T: Any + Send + Sync>(&self, value: T) -> Arc<T> {
+    pub fn value_of_rank_0<T: Any + Send + Sync>(&self, value: T) -> Arc<T> {
         if self.rank.rank() == 0 {
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             *shared = Some(Arc::new(value));

@@ -127,7 +127,7 @@ fn batches_of_every_size(worker: &mut Worker<'_>, layer: &Layer) {
     let x = layer.input(DType::Bf16);
     let x = worker
         .memory
-        .buffer(&shard_columns(&x, &split, worker.rank.rank()));
+        .buffer(&shard_columns(x, &split, worker.rank.rank()));
     let mut outputs: Vec<_> = cases::ROWS
         .iter()
         .map(|rows| worker.memory.buffer(&Values::poison(DType::F32, rows * n)))
@@ -221,7 +221,7 @@ fn large_call(
     });
     let what = format!("{layer}, {rows} rows, world {}", worker.rank.world());
     outputs[0].assert_same_bits(&outputs[1], format_args!("{what}: two runs"));
-    let first = worker.from_rank_0(outputs[0].clone());
+    let first = worker.value_of_rank_0(outputs[0].clone());
     outputs[0].assert_same_bits(&first, format_args!("{what}: ranks"));
     if worker.rank.rank() == 0 {
         let want = layer.product(DType::F16, true, rows);

@@ -253,7 +253,7 @@ impl<'a> Calls<'a> {
     fn check(&mut self, worker: &mut Worker<'_>, errors: &mut Errors) {
         let first = self.call(worker, false);
         let second = self.call(worker, true);
-        let on_rank_0 = worker.from_rank_0(first.clone());
+        let on_rank_0 = worker.value_of_rank_0(first.clone());
         for (i, case) in self.cases.iter().enumerate() {
             let layer = self.layer;
             first[i].assert_same_bits(&second[i], format_args!("two runs of {case:?}, {layer}"));
