@@ -44,7 +44,9 @@ pub fn data() -> std::path::PathBuf {
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
+        // In one write, so that lines of tests that run at the same time stay whole.
+        let line = format!($($text)*) + "\n";
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }};
 }
 pub(crate) use say;
