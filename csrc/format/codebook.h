@@ -20,6 +20,10 @@ constexpr uint32_t kHalvesFlip = 0x3b603b60u;
 // mul1: weight = fma(1024 + bytes, kMul1Scale, kMul1Shift) in fp16.
 constexpr uint32_t kMul1Scale = 0x1eeeu;
 constexpr uint32_t kMul1Shift = 0xc931u;
+// The same exactly, before that rounding: (kMul1Slope * bytes - kMul1Offset) / kMul1Unit.
+constexpr int32_t kMul1Slope = 887;
+constexpr int32_t kMul1Offset = 452608;
+constexpr float kMul1Unit = 131072.0f;
 
 // Whether the format defines the codebook at this bitrate.
 TRELLINK_HD constexpr bool codebook_supports(Codebook codebook, int half_bits) {
@@ -51,11 +55,9 @@ TRELLINK_HD W scramble(W state) {
 
 #if defined(__CUDA_ARCH__)
 
-// The weights of two states as fp16, the first in the low half.
+// The weights of two scrambled states as fp16, the first in the low half.
 template <Codebook kCodebook>
-__device__ __forceinline__ uint32_t weight_pair(uint32_t state0, uint32_t state1) {
-  const uint32_t x0 = scramble<kCodebook>(state0);
-  const uint32_t x1 = scramble<kCodebook>(state1);
+__device__ __forceinline__ uint32_t weight_pair(uint32_t x0, uint32_t x1) {
   if constexpr (kCodebook == Codebook::kMul1) {
     // 0x6400 is fp16 1024, where one unit in the last place is 1: adding the byte sum to the bits
     // adds it to the value.

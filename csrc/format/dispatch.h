@@ -1,33 +1,36 @@
-// From run-time (codebook, bitrate) to the template that decodes it.
+// From a run-time codebook and bitrate to the template that decodes them.
 #pragma once
 
 #include "format/codebook.h"
 
 namespace trellink {
 
-// Calls f.template run<codebook, half_bits>() for the pair; false if the format has no such pair.
-// Both are less than 32, or the pair would pass for another one.
-template <class F>
-TRELLINK_HD bool dispatch_format(uint32_t codebook, uint32_t half_bits, F&& f) {
-#define TRELLINK_CASE(cb, hb)                     \
-  case static_cast<uint32_t>(cb) * 32 + hb:       \
-    f.template run<cb, hb>();                     \
+// Calls f.template run<kCodebook, half_bits>(); false if the format has no such bitrate for the codebook.
+template <Codebook kCodebook, class F>
+TRELLINK_HD bool dispatch_half_bits(uint32_t half_bits, F&& f) {
+#define TRELLINK_CASE(hb)              \
+  case hb:                             \
+    f.template run<kCodebook, hb>();   \
     return true;
-#define TRELLINK_WHOLE_RATES(cb)                                                    \
-  TRELLINK_CASE(cb, 2) TRELLINK_CASE(cb, 4) TRELLINK_CASE(cb, 6) TRELLINK_CASE(cb, 8) \
-  TRELLINK_CASE(cb, 10) TRELLINK_CASE(cb, 12) TRELLINK_CASE(cb, 14) TRELLINK_CASE(cb, 16)
-  switch (codebook * 32 + half_bits) {
-    TRELLINK_WHOLE_RATES(Codebook::k3inst)
-    TRELLINK_WHOLE_RATES(Codebook::kMcg)
-    TRELLINK_WHOLE_RATES(Codebook::kMul1)
-    TRELLINK_CASE(Codebook::kMul1, 3)
-    TRELLINK_CASE(Codebook::kMul1, 5)
-    TRELLINK_CASE(Codebook::kMul1, 7)
-    default:
-      return false;
+  if constexpr (codebook_supports(kCodebook, 3)) {
+    switch (half_bits) { TRELLINK_CASE(3) TRELLINK_CASE(5) TRELLINK_CASE(7) }
   }
-#undef TRELLINK_WHOLE_RATES
+  switch (half_bits) {
+    TRELLINK_CASE(2) TRELLINK_CASE(4) TRELLINK_CASE(6) TRELLINK_CASE(8)
+    TRELLINK_CASE(10) TRELLINK_CASE(12) TRELLINK_CASE(14) TRELLINK_CASE(16)
+  }
 #undef TRELLINK_CASE
+  return false;
 }
+
+// The same with the codebook by its number, for the codebooks listed.
+template <Codebook... kCodebooks>
+struct Dispatch {
+  template <class F>
+  static TRELLINK_HD bool run(uint32_t codebook, uint32_t half_bits, F&& f) {
+    return ((codebook == static_cast<uint32_t>(kCodebooks) && dispatch_half_bits<kCodebooks>(half_bits, f)) || ...);
+  }
+};
+using AllCodebooks = Dispatch<Codebook::k3inst, Codebook::kMcg, Codebook::kMul1>;
 
 }  // namespace trellink

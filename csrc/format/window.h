@@ -15,16 +15,29 @@ constexpr int kStateBits = 16;
 template <int kHalfBits>
 constexpr int kHistoryLanes = Block<kHalfBits>::kLaneTileBits < kStateBits ? 2 : 1;
 
-// Whether word `word` of the lane before holds the last 16 bits of its part of some tile: the
-// only words that have to be fetched from it. Where a part is shorter than that, all are needed.
+// Whether the windows of tile `tile` reach into word `word` of the lane before: it holds some of the
+// last 16 bits of that lane's part of the tile, or any of it where a part is shorter than that.
+template <int kHalfBits>
+TRELLINK_HD constexpr bool needs_previous(int tile, int word) {
+  constexpr int kBits = Block<kHalfBits>::kLaneTileBits;
+  const int end = (tile + 1) * kBits;
+  const int first = kBits < kStateBits ? end - kBits : end - kStateBits;
+  return word >= first / 32 && word <= (end - 1) / 32;
+}
+
+// The same for the windows of any tile.
 template <int kHalfBits>
 TRELLINK_HD constexpr bool needs_previous(int word) {
-  constexpr int kBits = Block<kHalfBits>::kLaneTileBits;
-  bool needed = kBits < kStateBits;
-  for (int tile = 0; tile < kBlockTiles; ++tile) {
-    const int end = (tile + 1) * kBits;
-    needed = needed || word == (end - kStateBits) / 32 || word == (end - 1) / 32;
-  }
+  bool needed = false;
+  for (int tile = 0; tile < kBlockTiles; ++tile) needed = needed || needs_previous<kHalfBits>(tile, word);
+  return needed;
+}
+
+// needs_previous(tile, word) for a word that no earlier tile's windows reach into: the time to fetch it.
+template <int kHalfBits>
+TRELLINK_HD constexpr bool first_needs_previous(int tile, int word) {
+  bool needed = needs_previous<kHalfBits>(tile, word);
+  for (int earlier = 0; earlier < tile; ++earlier) needed = needed && !needs_previous<kHalfBits>(earlier, word);
   return needed;
 }
 
@@ -90,7 +103,7 @@ TRELLINK_HD W seam(const W* own, const W* prev, const W* prev2) {
 
 // The states of the lane's eight weights of tile kTileIndex.
 // own, prev, prev2: the block's words of this lane, of the lane before and of the one before that
-// (prev2 is read only if kHistoryLanes == 2; of prev only the words that needs_previous() names).
+// (of these only the words that needs_previous() names, and prev2 only if kHistoryLanes == 2).
 template <int kHalfBits, int kTileIndex, class W>
 TRELLINK_HD void lane_states(const W* own, const W* prev, const W* prev2, W (&states)[kLaneWeights]) {
   using B = Block<kHalfBits>;

@@ -41,19 +41,19 @@ extern "C" {
 // Whether kernels exist for the pair.
 bool trellink_probe_has_format(uint32_t codebook, uint32_t half_bits) {
   WindowEnd any{0};
-  return trellink::dispatch_format(codebook, half_bits, any);
+  return trellink::AllCodebooks::run(codebook, half_bits, any);
 }
 
 // -1 for what is outside of the block or the format. mul1 has all bitrates.
 int32_t trellink_probe_word_index(uint32_t half_bits, int32_t lane, int32_t word) {
   WordIndex probe{lane, word};
-  trellink::dispatch_format(static_cast<uint32_t>(Codebook::kMul1), half_bits, probe);
+  trellink::AllCodebooks::run(static_cast<uint32_t>(Codebook::kMul1), half_bits, probe);
   return probe.index;
 }
 
 int32_t trellink_probe_window_end(uint32_t half_bits, int32_t weight) {
   WindowEnd probe{weight};
-  trellink::dispatch_format(static_cast<uint32_t>(Codebook::kMul1), half_bits, probe);
+  trellink::AllCodebooks::run(static_cast<uint32_t>(Codebook::kMul1), half_bits, probe);
   return probe.end;
 }
 

@@ -28,7 +28,7 @@ struct SelectDecoder {
 // Null if the format has no such pair.
 Decoder select_decoder(uint32_t codebook, uint32_t half_bits) {
   SelectDecoder select;
-  if (codebook < 32 && half_bits < 32) dispatch_format(codebook, half_bits, select);
+  AllCodebooks::run(codebook, half_bits, select);
   return select.decoder;
 }
 

@@ -1,5 +1,6 @@
 // Blocks to the decoded matrix: what tests and `trellink verify` compare bit for bit.
-#include "linear/block_gemm.cuh"
+#include "linear/decode.cuh"
+#include "params.h"
 
 namespace trellink {
 
@@ -15,12 +16,13 @@ struct DecodeBlock {
     load_block<kHalfBits>(reinterpret_cast<const uint32_t*>(params.blocks) +
                               static_cast<uint64_t>(block) * Block<kHalfBits>::kWords,
                           lane, words);
-    const History<kHalfBits> history(words, lane);
+    LaneBlock<kHalfBits> lane_block(words);
     const uint64_t columns = static_cast<uint64_t>(params.strips) * kTile;
     auto* out = reinterpret_cast<uint16_t*>(params.out);
     static_for<kBlockTiles>([&](auto tile) {
-      uint32_t a[4];
-      decode_tile<kCodebook, kHalfBits, tile>(words, history, a);
+      uint32_t x[kLaneWeights], a[4];
+      lane_block.template scrambled<kCodebook, tile>(lane, x);
+      form_weights<kCodebook>(x, a);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const uint32_t k = group * kGroup + tile * kTile + 2 * (lane % 4) + i % 2 + i / 4 * 8;
@@ -40,6 +42,6 @@ extern "C" __global__ void __launch_bounds__(128)
   const uint32_t blocks = params.strips * params.k_groups;
   for (uint32_t b = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; b < blocks; b += warps) {
     trellink::DecodeBlock decode{params, b};
-    trellink::dispatch_format(params.codebook, params.half_bits, decode);
+    trellink::AllCodebooks::run(params.codebook, params.half_bits, decode);
   }
 }

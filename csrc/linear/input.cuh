@@ -1,8 +1,7 @@
-// The input side of the layer: (x * suh) H, as fp16 MMA operands in shared memory.
+// The input side of the layer: (x * suh) H, as the arithmetic's MMA operands in shared memory.
 //
-// Each 128-channel group of a token is scaled by a power of two so that its greatest magnitude lies
-// in [2^14, 2^15): fp16 then neither overflows nor loses small inputs to subnormals, whatever the
-// activations' range. The inverse, exact, is applied to the group's sums in f32.
+// Each 128-channel group of a token is scaled by itself, so that operands of few bits serve whatever
+// range the activations have; what undoes the scaling is applied to the group's sums.
 #pragma once
 
 #include "format/hadamard.cuh"
@@ -21,45 +20,26 @@ __device__ __forceinline__ void unpack4(uint2 packed, uint32_t dtype, float (&v)
   }
 }
 
-// The power of two that brings `magnitude` (bits of a finite, non-negative f32) into [2^14, 2^15), as
-// f32 bits; 1 for a group of zeros, and for infinities and NaN, which pass through.
-__device__ __forceinline__ uint32_t group_scale_bits(uint32_t magnitude) {
-  const uint32_t exponent = magnitude >> 23;
-  const bool plain = exponent == 0 || exponent == 255;
-  // Exponent field of 2^(14 - (exponent - 127)), kept where its inverse is a normal number.
-  const uint32_t field = plain ? 127u : min(268u - exponent, 253u);
-  return field << 23;
-}
-
-// Loads group `group` of one row, transforms it and writes it as group `slot` of the shared input.
-template <class Layout>
-__device__ __forceinline__ void transform_group(const Layout& shared, float (&v)[4], uint32_t slot,
+// Transforms a group of one token, 4 channels a lane, and writes it as group `slot` of the shared input.
+template <class Arithmetic>
+__device__ __forceinline__ void transform_group(const SharedLayout<Arithmetic>& shared, float (&v)[4], uint32_t slot,
                                                 uint32_t token, uint32_t lane) {
   hadamard_128(v, lane);
   uint32_t magnitude = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     v[i] = __fmul_rn(v[i], kHadamardScale);
+    // Magnitudes of floats are ordered as their bits are, NaN last.
     magnitude = max(magnitude, __float_as_uint(v[i]) & 0x7fffffffu);
   }
-  const uint32_t scale_bits = group_scale_bits(ptx::redux_max(magnitude));
-  const float scale = __uint_as_float(scale_bits);
-  if (lane == 0) *shared.scale(slot, token) = __uint_as_float((254u << 23) - scale_bits);
-
-  // Channels 4l .. 4l+3 of the group: two half2 of neighbouring quads in tile l / 4.
-  const uint32_t tile = lane / 4;
-  const uint32_t in_tile = lane % 4 * 4;
-  const uint32_t quad = in_tile % 8 / 2;
-  auto* first = reinterpret_cast<uint32_t*>(shared.input(slot, tile, token, quad)) + in_tile / 8;
-  first[0] = ptx::pack_f16x2(__fmul_rn(v[0], scale), __fmul_rn(v[1], scale));
-  first[4] = ptx::pack_f16x2(__fmul_rn(v[2], scale), __fmul_rn(v[3], scale));
+  Arithmetic::store_group(shared, v, ptx::redux_max(magnitude), slot, token, lane);
 }
 
 // Fills the shared input with groups [first_group, first_group + groups) of tokens
 // [first_token, first_token + shared.tokens). By all warps of the CTA; the caller synchronises.
-template <class Layout>
+template <class Arithmetic>
 __device__ __forceinline__ void load_input(const TrellinkLinear& params, const TrellinkSegment& segment,
-                                           const Layout& shared, uint32_t first_token, uint32_t first_group,
+                                           const SharedLayout<Arithmetic>& shared, uint32_t first_token, uint32_t first_group,
                                            uint32_t groups) {
   constexpr uint32_t kBatch = 4;  // loads in flight
   const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;

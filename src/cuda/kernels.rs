@@ -4,6 +4,7 @@
 //! otherwise wait behind a kernel that waits for this rank.
 
 use super::driver::{attribute, bind, check};
+use crate::plan::LinearKernel;
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
 use cudarc::driver::CudaContext;
@@ -25,8 +26,8 @@ pub(crate) struct Kernel {
 pub(crate) struct Kernels {
     context: Arc<CudaContext>,
     modules: Vec<sys::CUmodule>,
-    linear_8: Kernel,
-    linear_32: Kernel,
+    /// In the order of [`LinearKernel::ALL`].
+    linear: Vec<Kernel>,
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
     pub(crate) decode: Kernel,
@@ -45,8 +46,11 @@ impl Kernels {
     pub(crate) fn load(context: &Arc<CudaContext>) -> Result<Self> {
         bind(context)?;
         let mut modules = Modules(Vec::new());
-        let linear_8 = modules.kernel(context, "linear_8", "trellink_linear_8")?;
-        let linear_32 = modules.kernel(context, "linear_32", "trellink_linear_32")?;
+        let mut linear = Vec::new();
+        for kernel in LinearKernel::ALL {
+            let symbol = format!("trellink_{}", kernel.name());
+            linear.push(modules.kernel(context, kernel.name(), &symbol)?);
+        }
         let decode = modules.kernel(context, "decode", "trellink_decode")?;
         let sm_count = attribute(
             context,
@@ -55,9 +59,8 @@ impl Kernels {
         Ok(Kernels {
             context: context.clone(),
             modules: std::mem::take(&mut modules.0),
-            max_shared_bytes: linear_8.max_shared_bytes.min(linear_32.max_shared_bytes),
-            linear_8,
-            linear_32,
+            max_shared_bytes: linear.iter().map(|k| k.max_shared_bytes).min().unwrap_or(0),
+            linear,
             decode,
             sm_count,
         })
@@ -67,13 +70,10 @@ impl Kernels {
         &self.context
     }
 
-    /// The linear kernel that takes `pass` tokens at a time.
-    pub(crate) fn linear(&self, pass: usize) -> Kernel {
-        if pass == 8 {
-            self.linear_8
-        } else {
-            self.linear_32
-        }
+    /// A linear kernel.
+    pub(crate) fn linear(&self, kernel: LinearKernel) -> Kernel {
+        // Loaded in this order, all of them.
+        self.linear[kernel as usize]
     }
 
     /// Enqueues a kernel whose only parameter is `params`.

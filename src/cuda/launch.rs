@@ -12,15 +12,16 @@ use crate::ffi::{
     TRELLINK_EPILOGUE_ADD, TRELLINK_EPILOGUE_STORE, TRELLINK_LINEAR_THREADS,
 };
 use crate::format::{DType, TILE};
-use crate::plan::LaunchShape;
+use crate::plan::{LaunchShape, LinearKernel};
 use crate::protocol::messages;
-use crate::Result;
+use crate::{Arithmetic, Result};
 
 impl CudaRank {
     /// Enqueues a row-parallel layer. Lengths are checked by the caller.
     pub(crate) fn row_parallel(
         &mut self,
         layer: &CudaLinear,
+        arithmetic: Arithmetic,
         stream: &Stream<'_>,
         input: &Input<'_>,
         rows: usize,
@@ -28,25 +29,28 @@ impl CudaRank {
     ) -> Result<()> {
         let exchange = *self.group_exchange();
         let (layers, outputs) = (std::slice::from_ref(layer), std::slice::from_ref(output));
-        self.enqueue(layers, stream, input, rows, outputs, &exchange)
+        self.enqueue(layers, arithmetic, stream, input, rows, outputs, &exchange)
     }
 
     /// Enqueues column-parallel layers over one input. Lengths are checked by the caller.
     pub(crate) fn column_parallel(
         &mut self,
         layers: &[CudaLinear],
+        arithmetic: Arithmetic,
         stream: &Stream<'_>,
         input: &Input<'_>,
         rows: usize,
         outputs: &[Output<'_>],
     ) -> Result<()> {
         let exchange = *self.local_exchange();
-        self.enqueue(layers, stream, input, rows, outputs, &exchange)
+        self.enqueue(layers, arithmetic, stream, input, rows, outputs, &exchange)
     }
 
+    #[allow(clippy::too_many_arguments)] // the two entries' arguments, no subset of which has a name
     fn enqueue(
         &self,
         layers: &[CudaLinear],
+        arithmetic: Arithmetic,
         stream: &Stream<'_>,
         input: &Input<'_>,
         rows: usize,
@@ -73,12 +77,16 @@ impl CudaRank {
         if rows == 0 || params.strips == 0 {
             return Ok(());
         }
-        self.launch_all(&stream, input, rows, &params)
+        // By the rows of the whole call: its messages all use the same arithmetic.
+        let present = layers.iter().filter(|layer| layer.n() > 0);
+        let kernel = LinearKernel::choose(arithmetic, rows, present.map(CudaLinear::codebook));
+        self.launch_all(kernel, &stream, input, rows, &params)
     }
 
     /// Cuts the call into launches that fit the slots.
     fn launch_all(
         &self,
+        kernel: LinearKernel,
         stream: &StreamHandle<'_>,
         input: &DeviceInput<'_>,
         rows: usize,
@@ -96,14 +104,20 @@ impl CudaRank {
                 let row_bytes = segment.out_stride * dtype_of(segment.out_dtype).size() as u64;
                 segment.out += first_row * row_bytes;
             }
-            self.launch(stream, &mut params)?;
+            self.launch(kernel, stream, &mut params)?;
         }
         Ok(())
     }
 
-    fn launch(&self, stream: &StreamHandle<'_>, params: &mut TrellinkLinear) -> Result<()> {
+    fn launch(
+        &self,
+        kernel: LinearKernel,
+        stream: &StreamHandle<'_>,
+        params: &mut TrellinkLinear,
+    ) -> Result<()> {
         let kernels = self.kernels();
         let shape = LaunchShape::new(
+            kernel,
             params.rows as usize,
             params.strips as usize,
             params.k_groups as usize,
@@ -116,7 +130,7 @@ impl CudaRank {
         // or the contract of the unsafe constructor), for as long as the stream needs them.
         unsafe {
             kernels.launch(
-                kernels.linear(shape.pass),
+                kernels.linear(kernel),
                 shape.grid,
                 TRELLINK_LINEAR_THREADS,
                 shape.shared_bytes,

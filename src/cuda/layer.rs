@@ -54,6 +54,10 @@ impl CudaLinear {
         self.n
     }
 
+    pub(crate) fn codebook(&self) -> Codebook {
+        self.codebook
+    }
+
     pub(crate) fn k_groups(&self) -> u32 {
         (self.k / GROUP) as u32
     }

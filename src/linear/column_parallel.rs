@@ -124,7 +124,8 @@ impl ColumnParallel {
             }
             #[cfg(feature = "cuda")]
             (Backend::Cuda(cuda), Shards::Cuda(shards)) => {
-                cuda.column_parallel(shards, &stream, &input, rows, outputs)
+                let arithmetic = self.options.arithmetic;
+                cuda.column_parallel(shards, arithmetic, &stream, &input, rows, outputs)
             }
             #[cfg(feature = "cuda")]
             _ => Err(super::other_back_end()),

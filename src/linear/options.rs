@@ -4,15 +4,17 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 #[non_exhaustive]
 pub enum Arithmetic {
-    /// The fastest for each range of M. A row's bits may differ between calls with different
-    /// numbers of rows, never with the contents or order of the other rows.
+    /// The fastest for each range of M. A row's bits may differ between calls whose M lie in
+    /// different ranges, never with the contents or order of the other rows.
+    ///
+    /// On a GPU: mul1 up to M = 8, and 3inst and mcg up to M = 16, multiply what the codebook makes
+    /// of a state as it is, without the format's rounding of the weight to fp16 (a relative 2^-12);
+    /// above, weights are formed in fp16, bit for bit the format's. A column-parallel call that
+    /// mixes mul1 with another codebook always forms weights. The host has one arithmetic.
     #[default]
     Fastest,
-    /// One arithmetic for every M: a row's bits are the same whether it is computed alone or in a
-    /// batch of any size.
-    ///
-    /// In this version the kernels have one arithmetic, so this costs nothing and `Fastest` gives
-    /// the same bits.
+    /// One arithmetic for every M, that of formed weights: a row's bits are the same whether it is
+    /// computed alone or in a batch of any size.
     Uniform,
 }
 

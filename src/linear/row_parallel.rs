@@ -115,7 +115,8 @@ impl RowParallel {
             }
             #[cfg(feature = "cuda")]
             (Backend::Cuda(cuda), Shards::Cuda(shards)) => {
-                cuda.row_parallel(&shards[0], &stream, &input, rows, &output)
+                let arithmetic = self.options.arithmetic;
+                cuda.row_parallel(&shards[0], arithmetic, &stream, &input, rows, &output)
             }
             #[cfg(feature = "cuda")]
             _ => Err(super::other_back_end()),

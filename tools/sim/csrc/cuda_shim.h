@@ -51,6 +51,8 @@ LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count);
 // Lets other threads run: called in every poll of memory that somebody else writes.
 void poll();
 unsigned char* dynamic_shared();
+// Ends the process with a message: the kernel did what it must never do.
+[[noreturn]] void fail(const char* what);
 
 }  // namespace sim
 
@@ -63,6 +65,9 @@ inline void __syncthreads() { sim::sync_threads(); }
 
 inline uint32_t __float_as_uint(float x) { uint32_t u; std::memcpy(&u, &x, 4); return u; }
 inline float __uint_as_float(uint32_t u) { float x; std::memcpy(&x, &u, 4); return x; }
+inline float __int2float_rn(int32_t x) { return static_cast<float>(x); }
+inline int32_t __float2int_rn(float x) { return static_cast<int32_t>(std::nearbyint(x)); }
+inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -5,8 +5,13 @@
 // all threads reach) is a bug in the kernel: the process is stopped with a message.
 
 #include "kernels/decode.cu"
-#include "kernels/linear_32.cu"
-#include "kernels/linear_8.cu"
+#include "kernels/linear_bytes_4.cu"
+#include "kernels/linear_bytes_8.cu"
+#include "kernels/linear_formed_16.cu"
+#include "kernels/linear_formed_32.cu"
+#include "kernels/linear_formed_8.cu"
+#include "kernels/linear_halves_16.cu"
+#include "kernels/linear_halves_8.cu"
 
 #include <sched.h>
 #include <ucontext.h>
@@ -71,10 +76,6 @@ class Cta {
     fibers_[current_].waits_for = &counter;
     fibers_[current_].value = value;
     yield();
-  }
-  [[noreturn]] static void fail(const char* what) {
-    std::fprintf(stderr, "trellink-sim: %s\n", what);
-    std::abort();
   }
 
   std::vector<Fiber> fibers_;
@@ -156,6 +157,10 @@ void launch(uint32_t grid, uint32_t threads, uint32_t shared_bytes, const std::f
 
 }  // namespace
 
+void fail(const char* what) {
+  std::fprintf(stderr, "trellink-sim: %s\n", what);
+  std::abort();
+}
 void sync_threads() { Cta::running->sync_threads(); }
 LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count) {
   return Cta::running->warp_exchange(op, words, count);
@@ -165,11 +170,12 @@ unsigned char* dynamic_shared() { return Cta::running->shared(); }
 
 }  // namespace sim
 
-// Runs one launch of a linear kernel to its end. pass: 8 or 32 tokens.
-extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t pass, uint32_t grid) {
-  sim::launch(grid, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] {
-    pass == 8 ? trellink_linear_8(*params) : trellink_linear_32(*params);
-  });
+// Runs one launch of a linear kernel, by its number in src/plan.rs, to its end.
+extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, uint32_t grid) {
+  static constexpr void (*kKernels[])(const TrellinkLinear) = {
+      trellink_linear_bytes_4,  trellink_linear_bytes_8,   trellink_linear_halves_8, trellink_linear_halves_16,
+      trellink_linear_formed_8, trellink_linear_formed_16, trellink_linear_formed_32};
+  sim::launch(grid, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { kKernels[kernel](*params); });
 }
 
 // Runs one launch of the decode kernel to its end.

@@ -5,13 +5,13 @@ use crate::{Buffer, Channel, SimRank};
 use half::f16;
 use trellink::format::layout::BlockLayout;
 use trellink::format::{Codebook, DType, GROUP, TILE};
-use trellink::plan::LaunchShape;
+use trellink::plan::{LaunchShape, LinearKernel};
 use trellink::protocol::messages;
 use trellink::weights::Linear;
-use trellink::Epilogue;
+use trellink::{Arithmetic, Epilogue};
 
 extern "C" {
-    fn trellink_sim_linear(params: *const TrellinkLinear, pass: u32, grid: u32);
+    fn trellink_sim_linear(params: *const TrellinkLinear, kernel: u32, grid: u32);
     fn trellink_sim_decode(params: *const TrellinkDecode, grid: u32);
 }
 
@@ -50,6 +50,8 @@ pub struct Call<'a> {
     pub dtype: DType,
     /// Rows.
     pub rows: usize,
+    /// Decides over the kernel.
+    pub arithmetic: Arithmetic,
     /// One per layer.
     pub outputs: &'a [&'a SimOutput],
 }
@@ -113,6 +115,8 @@ impl SimRank {
             }
         }
         let columns = whole.strips as usize * TILE;
+        let codebooks = call.layers.iter().map(|layer| layer.codebook);
+        let kernel = LinearKernel::choose(call.arithmetic, call.rows, codebooks);
         for message in messages(call.rows, columns, self.config.slot_values) {
             let first_row = message.rows.start as u64;
             let mut params = whole;
@@ -125,6 +129,7 @@ impl SimRank {
                 segment.out += first_row * segment.out_stride * size;
             }
             let shape = LaunchShape::new(
+                kernel,
                 params.rows as usize,
                 params.strips as usize,
                 params.k_groups as usize,
@@ -134,7 +139,7 @@ impl SimRank {
             params.shared_bytes = shape.shared_bytes;
             // SAFETY: every pointer in `params` is that of a buffer that `call` or `self` borrows,
             // with the sizes that the kernel derives from the same numbers.
-            unsafe { trellink_sim_linear(&params, shape.pass as u32, shape.grid) };
+            unsafe { trellink_sim_linear(&params, kernel as u32, shape.grid) };
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use trellink::format::{Bits, Codebook, DType};
 use trellink::reference::{self, ReferenceLinear};
 use trellink::weights::{Bias, Linear, Scales};
-use trellink::{Epilogue, Split};
+use trellink::{Arithmetic, Epilogue, Split};
 use trellink_sim::{Buffer, Call, Channel, SimGroup, SimLinear, SimOutput};
 
 /// The bytes of a random linear.
@@ -111,6 +111,18 @@ fn row_parallel(
     x: &[f16],
     rows: usize,
 ) -> Vec<Vec<f32>> {
+    row_parallel_in(Arithmetic::Fastest, config, linear, split, x, rows)
+}
+
+/// The same in a given arithmetic.
+fn row_parallel_in(
+    arithmetic: Arithmetic,
+    config: &SimGroup,
+    linear: &Linear<'_>,
+    split: &Split,
+    x: &[f16],
+    rows: usize,
+) -> Vec<Vec<f32>> {
     let run = |(rank, mut sim): (usize, trellink_sim::SimRank)| {
         let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
         let input = Buffer::new(&columns_of(x, linear.k(), split.range(rank)));
@@ -124,6 +136,7 @@ fn row_parallel(
             input: &input,
             dtype: DType::F16,
             rows,
+            arithmetic,
             outputs: &[&output],
         };
         sim.run(Channel::Group, &call);
@@ -235,32 +248,70 @@ fn chunked_k_and_many_strips_a_cta_are_within_tolerance() {
 }
 
 #[test]
+fn every_kernel_is_within_tolerance_for_every_format_it_serves() {
+    let mut rng = StdRng::seed_from_u64(13);
+    let split = Split::even(256, 1).unwrap();
+    for (codebook, bits) in every_format() {
+        let random = Random::new(&mut rng, 256, 128, codebook, bits);
+        let linear = random.linear();
+        let reference = ReferenceLinear::new(&linear);
+        for (arithmetic, rows) in [
+            (Arithmetic::Fastest, 4),
+            (Arithmetic::Fastest, 7),
+            (Arithmetic::Fastest, 15),
+            (Arithmetic::Uniform, 2),
+            (Arithmetic::Uniform, 12),
+            (Arithmetic::Uniform, 31),
+        ] {
+            let x = random_input(&mut rng, rows * 256);
+            let want = reference.forward(&wide(&x), rows);
+            let got = &row_parallel_in(arithmetic, &group(1), &linear, &split, &x, rows)[0];
+            let error = error(got, &want);
+            assert!(
+                error < 4e-4,
+                "{codebook} {bits} {arithmetic:?} M = {rows}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_rows_bits_do_not_depend_on_the_batch_or_the_message() {
     let mut rng = StdRng::seed_from_u64(5);
-    let bits = Bits::from_half_bits(7).unwrap();
-    let random = Random::new(&mut rng, 384, 256, Codebook::Mul1, bits);
-    let linear = random.linear();
+    let bits = Bits::from_half_bits(6).unwrap();
     let split = Split::even(384, 2).unwrap();
-    let x = random_input(&mut rng, 34 * 384);
-    let all = &row_parallel(&group(2), &linear, &split, &x, 34)[0];
-    let few = SimGroup {
-        slot_values: 3 * 256,
-        ..group(2)
-    };
-    assert_eq!(
-        &row_parallel(&few, &linear, &split, &x, 34)[0],
-        all,
-        "three rows a message"
-    );
-    for row in [0, 7, 8, 32, 33] {
-        let alone = &row_parallel(
-            &group(2),
-            &linear,
-            &split,
-            &x[row * 384..(row + 1) * 384],
-            1,
-        )[0];
-        assert_eq!(alone[..], all[row * 256..(row + 1) * 256], "row {row}");
+    for codebook in Codebook::ALL {
+        let random = Random::new(&mut rng, 384, 256, codebook, bits);
+        let linear = random.linear();
+        let x = random_input(&mut rng, 34 * 384);
+        let run = |arithmetic, config: &SimGroup, rows: std::ops::Range<usize>| {
+            let x = &x[rows.start * 384..rows.end * 384];
+            row_parallel_in(arithmetic, config, &linear, &split, x, rows.len()).remove(0)
+        };
+        let all = run(Arithmetic::Uniform, &group(2), 0..34);
+        let three_a_message = SimGroup {
+            slot_values: 3 * 256,
+            ..group(2)
+        };
+        assert_eq!(run(Arithmetic::Uniform, &three_a_message, 0..34), all);
+        for row in [0, 7, 8, 32, 33] {
+            let alone = run(Arithmetic::Uniform, &group(2), row..row + 1);
+            assert_eq!(
+                alone[..],
+                all[row * 256..(row + 1) * 256],
+                "{codebook} row {row}"
+            );
+        }
+        // The fastest arithmetic promises the same within a range of M.
+        let eight = run(Arithmetic::Fastest, &group(2), 0..8);
+        for row in [0, 5] {
+            let alone = run(Arithmetic::Fastest, &group(2), row..row + 1);
+            assert_eq!(
+                alone[..],
+                eight[row * 256..(row + 1) * 256],
+                "{codebook} row {row}"
+            );
+        }
     }
 }
 
@@ -305,6 +356,7 @@ fn several_layers_of_different_formats_in_one_launch() {
         input: &input,
         dtype: DType::F16,
         rows: 4,
+        arithmetic: Arithmetic::Fastest,
         outputs: &outputs.iter().collect::<Vec<_>>(),
     };
     group(2).build()[1].run(Channel::Local, &call);
@@ -350,6 +402,7 @@ fn epilogues_round_once_and_add_in_f32() {
             input: &input,
             dtype: DType::Bf16,
             rows: 2,
+            arithmetic: Arithmetic::Fastest,
             outputs: &[&output],
         };
         rank.run(Channel::Local, &call);
@@ -443,6 +496,7 @@ fn many_calls_wrap_the_epoch_and_scrub_and_stay_right() {
                 input: &input,
                 dtype: DType::F16,
                 rows,
+                arithmetic: Arithmetic::Fastest,
                 outputs: &[&output],
             };
             sim.run(Channel::Group, &call);
@@ -488,6 +542,7 @@ fn a_rank_whose_peer_never_calls_gives_up_names_it_and_stays_failed() {
         input: &input,
         dtype: DType::F16,
         rows: 1,
+        arithmetic: Arithmetic::Fastest,
         outputs: &[&output],
     };
     let mut ranks = config.build();

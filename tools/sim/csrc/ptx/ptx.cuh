@@ -65,15 +65,26 @@ inline uint32_t pack_bf16x2(float lo, float hi) { return bf16_bits(lo) | bf16_bi
 
 inline float f16_to_f32(uint32_t bits) { return static_cast<float>(half_value(bits)); }
 
+inline uint32_t opaque(uint32_t x) { return x; }
+
 inline uint32_t redux_max(uint32_t x) {
   const auto lanes = sim::warp_exchange(sim::Op::kRedux, &x, 1);
   for (int i = 0; i < 32; ++i) x = std::max(x, lanes[i][0]);
   return x;
 }
 
+inline int32_t redux_add(int32_t x) {
+  const auto word = static_cast<uint32_t>(x);
+  const auto lanes = sim::warp_exchange(sim::Op::kRedux, &word, 1);
+  uint32_t sum = 0;
+  for (int i = 0; i < 32; ++i) sum += lanes[i][0];
+  return static_cast<int32_t>(sum);
+}
+
 // Fragments as in the PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
-inline void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  const uint32_t words[6] = {a[0], a[1], a[2], a[3], b0, b1};
+inline void mma_m16n8k16_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                             uint32_t b1) {
+  const uint32_t words[6] = {a0, a1, a2, a3, b0, b1};
   const auto lanes = sim::warp_exchange(sim::Op::kMma, words, 6);
   const uint32_t lane = threadIdx.x % 32;
   const auto a_at = [&](uint32_t row, uint32_t k) {
@@ -88,6 +99,29 @@ inline void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
     double sum = d[i];
     for (uint32_t k = 0; k < 16; ++k) sum += a_at(row, k) * b_at(k, column);
     d[i] = static_cast<float>(sum);
+  }
+}
+
+// Fragments as in the PTX ISA, "Matrix Fragments for mma.m16n8k32" with 8-bit integers.
+inline void mma_m16n8k32_u8s8(int32_t (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                              uint32_t b1) {
+  const uint32_t words[6] = {a0, a1, a2, a3, b0, b1};
+  const auto lanes = sim::warp_exchange(sim::Op::kMma, words, 6);
+  const uint32_t lane = threadIdx.x % 32;
+  const auto a_at = [&](uint32_t row, uint32_t k) -> int32_t {
+    const uint32_t reg = (row >= 8 ? 1 : 0) + (k >= 16 ? 2 : 0);
+    return static_cast<uint8_t>(lanes[row % 8 * 4 + k % 16 / 4][reg] >> (k % 4 * 8));
+  };
+  const auto b_at = [&](uint32_t k, uint32_t column) -> int32_t {
+    return static_cast<int8_t>(lanes[column * 4 + k % 16 / 4][4 + k / 16] >> (k % 4 * 8));
+  };
+  for (uint32_t i = 0; i < 4; ++i) {
+    const uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    // The instruction wraps; the kernels must not make it.
+    int64_t sum = d[i];
+    for (uint32_t k = 0; k < 32; ++k) sum += a_at(row, k) * b_at(k, column);
+    if (sum != static_cast<int32_t>(sum)) sim::fail("an integer MMA overflowed");
+    d[i] = static_cast<int32_t>(sum);
   }
 }
 

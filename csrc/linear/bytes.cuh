@@ -1,0 +1,150 @@
+// The arithmetic of byte sums, for mul1 and few tokens.
+//
+// The weight is an affine function of the sum of the scrambled word's four bytes. The word is used as
+// it is, as four neighbouring K entries of an unsigned A operand, with the input in all four as a
+// signed byte: the tensor core adds the bytes. An input is a 16-bit integer, relative to the greatest
+// of its group, in a high and a low byte; the two take neighbouring columns, so an MMA serves four
+// tokens. All sums of a group are exact integers: the error is that of the input's 16 bits (3e-5)
+// and of not rounding the weight to fp16 as the format does (a relative 2^-12).
+//
+// With x = 256 h + l and b the byte sum, a group's result is
+//   sum x (887 b - 452608) / 2^17  =  887 / 2^17 * (256 sum h b + sum l b - 452608/887 sum x).
+// The accumulators start with the last term, rounded to an integer, so that what is converted to
+// f32 is the centred sum: it fits 32 bits (|b - 510.27| <= 510.27, 128 inputs of at most 32639).
+#pragma once
+
+#include "linear/formed.cuh"
+
+namespace trellink {
+
+template <int kBlocks>
+struct Bytes {
+  using Codebooks = Dispatch<Codebook::kMul1>;
+  static constexpr int kMmaTokens = kMmaColumns / 2;
+  static constexpr int kTokens = kBlocks * kMmaTokens;
+  // Two strips of more words, or for more tokens, would not leave enough registers.
+  static constexpr int kStrips = kBlocks == 1 ? 2 : 1;
+  static constexpr int kPairedHalfBits = kBlocks == 1 ? 8 : 0;
+  static constexpr int kPrefetchWords = kBlocks == 1 ? 16 : 8;
+  static constexpr uint32_t kColumnBytes = kGroup * 4 + 64;
+  static constexpr uint32_t kTokenGroupBytes = 2 * kColumnBytes;
+  struct alignas(16) Scale {
+    float scale;
+    int32_t start_high, start_low;  // of the accumulators
+  };
+  using Shared = SharedLayout<Bytes>;
+  struct Accumulator {
+    float v[kBlocks][2] = {};
+  };
+
+  // Keeps the rounded high byte within -128 .. 127.
+  static constexpr float kGreatest = 32639.0f;
+  static constexpr float kSmallest = 1e-34f;
+
+  // What a lane with this column (2 * token, + 1 for the low bytes) and quad feeds to the two MMAs of
+  // a tile: k = 2q, 2q+1, 2q+8, 2q+9, each as four equal bytes.
+  static __device__ __forceinline__ uint4* operand(const Shared& shared, uint32_t group, uint32_t tile,
+                                                   uint32_t column, uint32_t quad) {
+    return reinterpret_cast<uint4*>(shared.input(group, 0) + column * kColumnBytes) + tile * kQuads + quad;
+  }
+
+  static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
+                                                     uint32_t group, uint32_t token, uint32_t lane) {
+    const float greatest = __uint_as_float(magnitude);
+    // A group of zeros, or so small that the inverse of its greatest overflows, counts as zeros. So do
+    // the integers of one with infinities or NaN, whose scale then makes the result NaN.
+    const bool usable = greatest > kSmallest && magnitude < 0x7f800000u;
+    const float inverse = usable ? __fdiv_rn(kGreatest, greatest) : 0.0f;
+    int32_t high[4], low[4], sum = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int32_t x = usable ? __float2int_rn(__fmul_rn(v[i], inverse)) : 0;
+      high[i] = (x + 128) >> 8;
+      low[i] = x - high[i] * 256;
+      sum += x;
+    }
+    sum = ptx::redux_add(sum);
+    if (lane == 0) *shared.scale(group, token) = group_scale(greatest, sum);
+
+    const uint32_t k = lane % 4 * 4;
+    auto* first = reinterpret_cast<uint2*>(operand(shared, group, lane / 4, 2 * token, k % 8 / 2)) + k / 8;
+    first[0] = make_uint2(four(high[0]), four(high[1]));
+    first[2] = make_uint2(four(high[2]), four(high[3]));
+    first += kColumnBytes / sizeof(uint2);
+    first[0] = make_uint2(four(low[0]), four(low[1]));
+    first[2] = make_uint2(four(low[2]), four(low[3]));
+  }
+
+  template <Codebook kCodebook, int kHalfBits, int kCount>
+  static __device__ __forceinline__ void multiply(const uint32_t (&words)[kCount][kHalfBits], const Shared& shared,
+                                                  uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
+    static_assert(kCodebook == Codebook::kMul1, "only mul1 is a sum of bytes");
+    LaneBlock<kHalfBits> block[2] = {LaneBlock<kHalfBits>(words[0]), LaneBlock<kHalfBits>(words[kCount - 1])};
+    const uint32_t row = lane / kQuads, quad = lane % kQuads;
+    int32_t part[kCount][kBlocks][4];
+    Scale scale[kBlocks];
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n) {
+      scale[n] = *shared.scale(group, min(n * kMmaTokens + quad, shared.tokens - 1));
+#pragma unroll
+      for (int s = 0; s < kCount; ++s) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) part[s][n][i] = i % 2 ? scale[n].start_low : scale[n].start_high;
+      }
+    }
+    static_for<kBlockTiles>([&](auto tile) {
+      uint4 b[kBlocks];
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n) {
+        // A column without a token repeats the last one; its results go nowhere.
+        const uint32_t column = min(n * kMmaColumns + row, 2 * shared.tokens - 1);
+        b[n] = *operand(shared, group, tile, column, quad);
+      }
+#pragma unroll
+      for (int s = 0; s < kCount; ++s) {
+        uint32_t x[kLaneWeights];
+        block[s].template scrambled<kCodebook, tile>(lane, x);
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n) {
+          ptx::mma_m16n8k32_u8s8(part[s][n], x[0], x[4], x[1], x[5], b[n].x, b[n].y);
+          ptx::mma_m16n8k32_u8s8(part[s][n], x[2], x[6], x[3], x[7], b[n].z, b[n].w);
+        }
+      }
+    });
+#pragma unroll
+    for (int s = 0; s < kCount; ++s) {
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int32_t sum = part[s][n][2 * i] * 256 + part[s][n][2 * i + 1];
+          acc[s].v[n][i] = __fmaf_rn(scale[n].scale, __int2float_rn(sum), acc[s].v[n][i]);
+        }
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void store_sums(const Shared& shared, uint32_t warp_strip, uint32_t lane,
+                                                    const Accumulator& acc) {
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        *shared.sum(warp_strip, n * kMmaTokens + lane % kQuads, lane / kQuads + i * 8) = acc.v[n][i];
+      }
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ Scale group_scale(float greatest, int32_t sum) {
+    // kMul1Offset / kMul1Slope in whole and broken part, or the product would not fit.
+    constexpr int32_t kWhole = kMul1Offset / kMul1Slope, kRest = kMul1Offset % kMul1Slope;
+    const int32_t start = -(kWhole * sum + kRest * sum / kMul1Slope);
+    return {__fmul_rn(greatest, kMul1Slope / (kMul1Unit * kGreatest)), start >> 8, start & 255};
+  }
+  static __device__ __forceinline__ uint32_t four(int32_t byte) {
+    return (static_cast<uint32_t>(byte) & 0xffu) * 0x01010101u;
+  }
+};
+
+}  // namespace trellink

@@ -1,0 +1,107 @@
+// The arithmetic of two halves, for 3inst and mcg and few tokens.
+//
+// The scrambled word holds two fp16 halves whose sum is the weight. It is used as it is, as two
+// neighbouring K entries of the A operand, with the input in both: the tensor core adds the halves,
+// in f32 and without the format's rounding of the sum to fp16 (a relative error of 2^-12, less than
+// that of the fp16 input). Twice the MMAs for two thirds of the instructions; two strips share the
+// loads of the inputs.
+#pragma once
+
+#include "linear/formed.cuh"
+
+namespace trellink {
+
+template <int kBlocks>
+struct Halves {
+  using Codebooks = Dispatch<Codebook::k3inst, Codebook::kMcg>;
+  static constexpr int kTokens = kBlocks * kMmaColumns;
+  // Two strips of more words, or for more tokens, would not leave enough registers.
+  static constexpr int kStrips = kBlocks == 1 ? 2 : 1;
+  static constexpr int kPairedHalfBits = kBlocks == 1 ? 8 : 0;
+  static constexpr int kPrefetchWords = kBlocks == 1 ? 16 : 12;
+  static constexpr uint32_t kTokenGroupBytes = kGroup * 4 + 64;
+  using Scale = float;
+  using Shared = SharedLayout<Halves>;
+  struct Accumulator {
+    float v[kBlocks][4] = {};
+  };
+
+  // What a lane with this token and quad feeds to the two MMAs of a tile: k = 2q, 2q+1, 2q+8, 2q+9,
+  // each as two equal fp16.
+  static __device__ __forceinline__ uint4* operand(const Shared& shared, uint32_t group, uint32_t tile,
+                                                   uint32_t token, uint32_t quad) {
+    return reinterpret_cast<uint4*>(shared.input(group, token)) + tile * kQuads + quad;
+  }
+
+  // As Formed::store_group.
+  static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
+                                                     uint32_t group, uint32_t token, uint32_t lane) {
+    const uint32_t scale_bits = Formed<1>::power_of_two_scale(magnitude);
+    const float scale = __uint_as_float(scale_bits);
+    if (lane == 0) *shared.scale(group, token) = __uint_as_float((254u << 23) - scale_bits);
+    const uint32_t k = lane % 4 * 4;
+    auto* first = reinterpret_cast<uint2*>(operand(shared, group, lane / 4, token, k % 8 / 2)) + k / 8;
+    uint32_t twice[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float x = __fmul_rn(v[i], scale);
+      twice[i] = ptx::pack_f16x2(x, x);
+    }
+    first[0] = make_uint2(twice[0], twice[1]);
+    first[2] = make_uint2(twice[2], twice[3]);
+  }
+
+  // As Formed::multiply, for kCount strips that share the inputs.
+  template <Codebook kCodebook, int kHalfBits, int kCount>
+  static __device__ __forceinline__ void multiply(const uint32_t (&words)[kCount][kHalfBits], const Shared& shared,
+                                                  uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
+    LaneBlock<kHalfBits> block[2] = {LaneBlock<kHalfBits>(words[0]), LaneBlock<kHalfBits>(words[kCount - 1])};
+    const uint32_t row = lane / kQuads, quad = lane % kQuads;
+    float part[kCount][kBlocks][4] = {};
+    static_for<kBlockTiles>([&](auto tile) {
+      uint4 b[kBlocks];
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n) {
+        // A column without a token repeats the last one; its results go nowhere.
+        const uint32_t token = min(n * kMmaColumns + row, shared.tokens - 1);
+        b[n] = *operand(shared, group, tile, token, quad);
+      }
+#pragma unroll
+      for (int s = 0; s < kCount; ++s) {
+        uint32_t x[kLaneWeights];
+        block[s].template scrambled<kCodebook, tile>(lane, x);
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n) {
+          // Each MMA takes half of the lane's rows of the tile: those of b.x and b.y, then the others.
+          ptx::mma_m16n8k16_f16(part[s][n], x[0], x[4], x[1], x[5], b[n].x, b[n].y);
+          ptx::mma_m16n8k16_f16(part[s][n], x[2], x[6], x[3], x[7], b[n].z, b[n].w);
+        }
+      }
+    });
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n) {
+      const float2 scale = *reinterpret_cast<const float2*>(shared.scale(group, n * kMmaColumns + 2 * quad));
+#pragma unroll
+      for (int s = 0; s < kCount; ++s) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          acc[s].v[n][i] = __fmaf_rn(i % 2 ? scale.y : scale.x, part[s][n][i], acc[s].v[n][i]);
+        }
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void store_sums(const Shared& shared, uint32_t warp_strip, uint32_t lane,
+                                                    const Accumulator& acc) {
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n) {
+      const uint32_t token = n * kMmaColumns + lane % kQuads * 2;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        *shared.sum(warp_strip, token + i % 2, lane / kQuads + i / 2 * 8) = acc.v[n][i];
+      }
+    }
+  }
+};
+
+}  // namespace trellink
