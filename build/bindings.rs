@@ -29,6 +29,7 @@ pub fn generate(csrc: &Path, out_dir: &Path) -> Result<()> {
         .allowlist_type("Trellink.*")
         .allowlist_var("TRELLINK_.*")
         .prepend_enum_name(false)
+        .derive_default(true)
         .layout_tests(true)
         .use_core()
         .rust_target(target)

@@ -123,7 +123,10 @@ impl Group {
         if on_host != 0 && on_host != world {
             return Err(Error::argument(
                 "devices",
-                format!("{on_host} ranks on the host and {} on CUDA", world - on_host),
+                format!(
+                    "{on_host} ranks on the host and {} on CUDA",
+                    world - on_host
+                ),
                 "ranks of one kind",
             ));
         }

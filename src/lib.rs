@@ -11,6 +11,8 @@ pub mod format;
 mod group;
 pub mod host;
 mod linear;
+#[doc(hidden)]
+pub mod plan;
 pub mod protocol;
 mod rank;
 pub mod reference;

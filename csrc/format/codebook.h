@@ -26,6 +26,16 @@ TRELLINK_HD constexpr bool codebook_supports(Codebook codebook, int half_bits) {
   return codebook == Codebook::kMul1 || half_bits % 2 == 0;
 }
 
+// The word as two fp16 halves of moderate size.
+template <class W>
+TRELLINK_HD W two_halves(W x) {
+#if defined(__CUDA_ARCH__)
+  return ptx::and_xor(x, kHalvesMask, kHalvesFlip);
+#else
+  return (x & kHalvesMask) ^ kHalvesFlip;
+#endif
+}
+
 // The pseudo-random word of a state. 3inst and mcg: two fp16 halves whose sum is the weight.
 // mul1: four bytes whose sum decides the weight.
 template <Codebook kCodebook, class W>
@@ -33,9 +43,9 @@ TRELLINK_HD W scramble(W state) {
   if constexpr (kCodebook == Codebook::kMul1) {
     return state * kMul1Multiplier;
   } else if constexpr (kCodebook == Codebook::kMcg) {
-    return ((state * kMcgMultiplier) & kHalvesMask) ^ kHalvesFlip;
+    return two_halves(state * kMcgMultiplier);
   } else {
-    return ((state * k3instMultiplier + k3instIncrement) & kHalvesMask) ^ kHalvesFlip;
+    return two_halves(state * k3instMultiplier + k3instIncrement);
   }
 }
 

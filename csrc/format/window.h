@@ -20,58 +20,71 @@ constexpr int kHistoryLanes = Block<kHalfBits>::kLaneTileBits < kStateBits ? 2 :
 template <int kHalfBits>
 TRELLINK_HD constexpr bool needs_previous(int word) {
   constexpr int kBits = Block<kHalfBits>::kLaneTileBits;
-  if (kBits < kStateBits) return true;
+  bool needed = kBits < kStateBits;
   for (int tile = 0; tile < kBlockTiles; ++tile) {
     const int end = (tile + 1) * kBits;
-    if (word == (end - kStateBits) / 32 || word == (end - 1) / 32) return true;
+    needed = needed || word == (end - kStateBits) / 32 || word == (end - 1) / 32;
   }
-  return false;
+  return needed;
 }
 
-// The kCount <= 16 bits at [kPos, kPos + kCount) of a stream of words, right-aligned.
+// A word of a stream that contains its bits [kPos, kPos + 16), and where in the word they end.
+template <int kPos>
+struct HalfPlace {
+  static constexpr int kWord = kPos / 32;
+  // Bits that cross into the next word lie in the word made of this one's low and that one's high half.
+  static constexpr bool kCrosses = kPos % 32 > 16;
+  static constexpr int kShift = (kCrosses ? 32 : 16) - kPos % 32;
+
+  template <class W>
+  static TRELLINK_HD W word(const W* words) {
+    if constexpr (kCrosses) {
+      return join_halves<0, 16>(words[kWord], words[kWord + 1]);
+    } else {
+      return words[kWord];
+    }
+  }
+};
+
+// The 16 bits at [kPos, kPos + 16) of a stream, right-aligned.
+template <int kPos, class W>
+TRELLINK_HD W stream_half(const W* words) {
+  using Place = HalfPlace<kPos>;
+  return half_at<Place::kShift>(Place::word(words));
+}
+
+// The kCount < 16 bits at [kPos, kPos + kCount) of a stream, right-aligned.
 template <int kPos, int kCount, class W>
 TRELLINK_HD W stream_bits(const W* words) {
   constexpr int kWord = kPos / 32;
   constexpr int kEnd = kPos % 32 + kCount;
-  if constexpr (kCount == 16 && kEnd <= 32) {
-    return half_at<32 - kEnd>(words[kWord]);
-  } else if constexpr (kEnd <= 32) {
+  if constexpr (kEnd <= 32) {
     return (words[kWord] >> (32 - kEnd)) & ((1u << kCount) - 1);
   } else {
     return funnel_right<64 - kEnd>(words[kWord], words[kWord + 1]) & ((1u << kCount) - 1);
   }
 }
 
-// The 32 bits of the stream from kPos on, as far as the lane has them; what lies beyond its last
-// word is undefined and never part of a window.
-template <int kPos, int kHalfBits, class W>
-TRELLINK_HD W stream_word(const W* words) {
-  constexpr int kWord = kPos / 32;
-  constexpr int kOffset = kPos % 32;
-  if constexpr (kOffset == 0) {
-    return words[kWord];
-  } else if constexpr (kWord + 1 < kHalfBits && kOffset > 16) {
-    return funnel_right<32 - kOffset>(words[kWord], words[kWord + 1]);
-  } else {
-    return words[kWord] << kOffset;
-  }
-}
-
-// The last 16 bits before the lane's part of tile kTileIndex, right-aligned; above them undefined.
+// The word whose high half are the 16 bits before the lane's part of tile kTileIndex and whose low
+// half are the part's first 16: every window that reaches back lies in it. Of a part of fewer than 16
+// bits, what follows it in the stream stands behind it (or zeros), and no such window ends there.
 template <int kHalfBits, int kTileIndex, class W>
-TRELLINK_HD W history(const W* prev, const W* prev2) {
+TRELLINK_HD W seam(const W* own, const W* prev, const W* prev2) {
   constexpr int kBits = Block<kHalfBits>::kLaneTileBits;
   constexpr int kStart = kTileIndex * kBits;
+  constexpr int kLast = 32 * kHalfBits - kStateBits;
   if constexpr (kBits >= kStateBits) {
-    constexpr int kEnd = kStart + kBits;
-    // When the part ends on a word's end its last 16 bits are in place already.
-    if constexpr (kEnd % 32 == 0) {
-      return prev[kEnd / 32 - 1];
-    } else {
-      return stream_bits<kEnd - kStateBits, kStateBits>(prev);
-    }
+    using Before = HalfPlace<kStart + kBits - kStateBits>;
+    using First = HalfPlace<kStart>;
+    return join_halves<Before::kShift, First::kShift>(Before::word(prev), First::word(own));
   } else {
-    return (stream_bits<kStart, kBits>(prev2) << kBits) | stream_bits<kStart, kBits>(prev);
+    const W before = (stream_bits<kStart, kBits>(prev2) << kBits) | stream_bits<kStart, kBits>(prev);
+    if constexpr (kStart <= kLast) {
+      using First = HalfPlace<kStart>;
+      return join_halves<0, First::kShift>(before, First::word(own));
+    } else {
+      return (before << 16) | (stream_bits<kStart, kBits>(own) << (kStateBits - kBits));
+    }
   }
 }
 
@@ -82,14 +95,13 @@ template <int kHalfBits, int kTileIndex, class W>
 TRELLINK_HD void lane_states(const W* own, const W* prev, const W* prev2, W (&states)[kLaneWeights]) {
   using B = Block<kHalfBits>;
   constexpr int kStart = kTileIndex * B::kLaneTileBits;
-  const W seam = join_halves(history<kHalfBits, kTileIndex>(prev, prev2),
-                             stream_word<kStart, kHalfBits>(own));
+  const W joined = seam<kHalfBits, kTileIndex>(own, prev, prev2);
   static_for<kLaneWeights>([&](auto j) TRELLINK_LAMBDA {
     constexpr int kEnd = B::window_end(j);
     if constexpr (kEnd < kStateBits) {
-      states[j] = half_at<kStateBits - kEnd>(seam);
+      states[j] = half_at<kStateBits - kEnd>(joined);
     } else {
-      states[j] = stream_bits<kStart + kEnd - kStateBits, kStateBits>(own);
+      states[j] = stream_half<kStart + kEnd - kStateBits>(own);
     }
   });
 }

@@ -56,13 +56,11 @@ template <int kShift, class W>
 TRELLINK_HD W half_at(W x) {
   static_assert(kShift >= 0 && kShift <= 16, "the window must lie inside the word");
 #if defined(__CUDA_ARCH__)
-  // A byte-aligned window is one PRMT; any other is a shift and a mask.
-  if constexpr (kShift % 8 == 0) {
-    constexpr uint32_t kFirst = kShift / 8;
-    return ptx::prmt(x, 0u, 0x4400u | (kFirst + 1) << 4 | kFirst);
-  } else {
-    return (x >> kShift) & 0xffffu;
-  }
+  // One PRMT with a zero operand takes a byte-aligned half. Any other is aligned first by a shift to
+  // the left, which the multiplier can do and neighbouring windows share.
+  constexpr int kAlign = (8 - kShift % 8) % 8;
+  constexpr uint32_t kFirst = (kShift + kAlign) / 8;
+  return ptx::prmt(x << kAlign, 0u, 0x4400u | (kFirst + 1) << 4 | kFirst);
 #else
   if constexpr (kShift == 16) {
     return x >> 16;
@@ -72,14 +70,16 @@ TRELLINK_HD W half_at(W x) {
 #endif
 }
 
-// a's low half above b's high half: (a << 16) | (b >> 16).
-template <class W>
+// Bits [kShiftA, kShiftA + 16) of a above bits [kShiftB, kShiftB + 16) of b.
+template <int kShiftA, int kShiftB, class W>
 TRELLINK_HD W join_halves(W a, W b) {
 #if defined(__CUDA_ARCH__)
-  return ptx::prmt(a, b, 0x1076u);
-#else
-  return (a << 16) | (b >> 16);
+  if constexpr (kShiftA % 8 == 0 && kShiftB % 8 == 0) {
+    constexpr uint32_t kA = kShiftA / 8, kB = 4 + kShiftB / 8;
+    return ptx::prmt(a, b, (kA + 1) << 12 | kA << 8 | (kB + 1) << 4 | kB);
+  }
 #endif
+  return (a >> kShiftA) << 16 | half_at<kShiftB>(b);
 }
 
 }  // namespace trellink

@@ -58,7 +58,7 @@ __device__ __forceinline__ void finish_group(const TrellinkLinear& params, uint3
 // Finishes every (row, 128 columns) item of this CTA: one warp an item.
 __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange) {
   constexpr uint32_t kGroupStrips = kGroup / kTile;
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;
   const uint32_t groups = params.strips / kGroupStrips;
   const uint32_t items = params.rows * groups;
   // Neighbouring items go to different CTAs: all SMs poll, none for long.

@@ -62,7 +62,7 @@ __device__ __forceinline__ void load_input(const TrellinkLinear& params, const T
                                            const Layout& shared, uint32_t first_token, uint32_t first_group,
                                            uint32_t groups) {
   constexpr uint32_t kBatch = 4;  // loads in flight
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;
   const auto* x = reinterpret_cast<const uint16_t*>(params.x);
   const auto* suh = reinterpret_cast<const uint16_t*>(segment.suh);
   const uint32_t items = shared.tokens * groups;

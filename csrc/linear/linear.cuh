@@ -41,7 +41,7 @@ __device__ __forceinline__ void compute_strips(const TrellinkLinear& params, con
                                                const Exchange& exchange, const SharedLayout<kTokenBlocks>& shared,
                                                uint32_t strip, uint32_t strips, uint32_t first_token,
                                                bool input_is_loaded) {
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;
   const uint32_t slices = kWarps / strips;
   const uint32_t slice = warp / strips;
   float acc[kTokenBlocks][4] = {};
@@ -88,7 +88,6 @@ __device__ __forceinline__ void compute_segment(const TrellinkLinear& params, co
 // The body of the kernel. params must be the kernel's __grid_constant__ parameter.
 template <int kTokenBlocks>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
-  extern __shared__ __align__(16) unsigned char dynamic_shared[];
   const Exchange exchange(params.exchange);
   if (exchange.failed()) return;
 
@@ -97,7 +96,7 @@ __device__ __forceinline__ void linear(const TrellinkLinear& params) {
   const uint32_t end = params.first_strip + static_cast<uint32_t>(strips * (blockIdx.x + 1) / gridDim.x);
   constexpr uint32_t kTokens = SharedLayout<kTokenBlocks>::kTokens;
   for (uint32_t token = 0; token < params.rows; token += kTokens) {
-    const SharedLayout<kTokenBlocks> shared(dynamic_shared, params.shared_bytes, min(params.rows - token, kTokens));
+    const SharedLayout<kTokenBlocks> shared(ptx::dynamic_shared(), params.shared_bytes, min(params.rows - token, kTokens));
     for (uint32_t s = 0; s < params.segments; ++s) {
       const TrellinkSegment& segment = params.segment[s];
       const uint32_t first = max(begin, segment.first_strip);

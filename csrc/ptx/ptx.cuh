@@ -26,6 +26,14 @@ __device__ __forceinline__ uint32_t dp4a_u8(uint32_t a, uint32_t b, uint32_t c) 
   return d;
 }
 
+// (x & mask) ^ flip. One instruction even where both constants are known, of which an immediate
+// operand could hold but one.
+__device__ __forceinline__ uint32_t and_xor(uint32_t x, uint32_t mask, uint32_t flip) {
+  uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(x), "r"(mask), "r"(flip));
+  return d;
+}
+
 __device__ __forceinline__ uint32_t hadd2(uint32_t a, uint32_t b) {
   uint32_t d;
   asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
@@ -59,6 +67,10 @@ __device__ __forceinline__ float f16_to_f32(uint32_t half_bits) {
 }
 
 // ---- warp ----
+
+// The CTA's warp that this thread belongs to, in a way that tells the compiler that it is the same for
+// all lanes: branches on it then need no reconvergence around warp operations.
+__device__ __forceinline__ uint32_t warp_index() { return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); }
 
 // The greatest of x over the warp.
 __device__ __forceinline__ uint32_t redux_max(uint32_t x) {
@@ -159,6 +171,12 @@ __device__ __forceinline__ uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t e
 }
 
 __device__ __forceinline__ void fence_sys() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
+
+// The launch's dynamic shared memory.
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];
+  return dynamic_shared_bytes;
+}
 
 // ---- time ----
 

@@ -9,6 +9,8 @@ mod stream;
 
 pub use input::Input;
 pub(crate) use input::InputData;
-pub use output::{Epilogue, Output};
 pub(crate) use output::OutputData;
+pub use output::{Epilogue, Output};
 pub use stream::Stream;
+#[cfg(feature = "cuda")]
+pub(crate) use stream::StreamKind;

@@ -70,10 +70,7 @@ pub(crate) struct StreamHandle<'a> {
 impl<'a> Input<'a> {
     /// Activations in a cudarc slice or view, to be read on `stream`. Element 0 must be 8-byte
     /// aligned (checked in the call).
-    pub fn device<T: DeviceElement>(
-        x: &'a impl DevicePtr<T>,
-        stream: &'a Arc<CudaStream>,
-    ) -> Self {
+    pub fn device<T: DeviceElement>(x: &'a impl DevicePtr<T>, stream: &'a Arc<CudaStream>) -> Self {
         let len = x.len();
         let ordinal = x.stream().context().ordinal();
         let (pointer, read) = x.device_ptr(stream);
@@ -194,7 +191,10 @@ pub(crate) fn stream_of<'a>(stream: &Stream<'a>, ordinal: usize) -> Result<Strea
 }
 
 /// The input of a call on `ordinal`, aligned as kernels read it.
-pub(crate) fn input_of<'a, 'b>(input: &'b Input<'a>, ordinal: usize) -> Result<&'b DeviceInput<'a>> {
+pub(crate) fn input_of<'a, 'b>(
+    input: &'b Input<'a>,
+    ordinal: usize,
+) -> Result<&'b DeviceInput<'a>> {
     let InputData::Device(device) = &input.data else {
         return Err(host_memory("input", ordinal));
     };

@@ -27,8 +27,8 @@ pub fn decode(linear: &Linear<'_>, ordinal: usize) -> Result<Vec<f16>> {
         .new_stream()
         .map_err(|e| super::driver::error(e, "cuStreamCreate"))?;
     let trellis = linear.trellis();
-    let packed = BlockLayout::new(linear.bits())
-        .pack(linear.k(), linear.n(), |kt, nt| trellis.tile(kt, nt));
+    let packed =
+        BlockLayout::new(linear.bits()).pack(linear.k(), linear.n(), |kt, nt| trellis.tile(kt, nt));
     let blocks = DeviceBuffer::from_slice(&stream, &packed)?;
 
     let mut decoded = vec![f16::NAN; linear.k() * linear.n()];
@@ -46,10 +46,21 @@ pub fn decode(linear: &Linear<'_>, ordinal: usize) -> Result<Vec<f16>> {
     if count == 0 {
         return Ok(decoded);
     }
-    let grid = count.div_ceil(THREADS / 32).min(kernels.sm_count as u32 * 16);
+    let grid = count
+        .div_ceil(THREADS / 32)
+        .min(kernels.sm_count as u32 * 16);
     // SAFETY: the decode kernel takes a TrellinkDecode; both buffers live until the
     // synchronisation below and have the sizes that the kernel derives from strips and groups.
-    unsafe { kernels.launch(kernels.decode, grid, THREADS, 0, stream.cu_stream(), &params)? };
+    unsafe {
+        kernels.launch(
+            kernels.decode,
+            grid,
+            THREADS,
+            0,
+            stream.cu_stream(),
+            &params,
+        )?
+    };
     // SAFETY: `decoded` is writable for its length, the buffer was made with the same length.
     let status = unsafe {
         sys::cuMemcpyDtoHAsync_v2(

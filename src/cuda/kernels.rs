@@ -17,7 +17,7 @@ include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
 pub(crate) struct Kernel {
     function: sys::CUfunction,
     /// Dynamic shared memory it may be launched with.
-    pub(crate) max_shared_bytes: usize,
+    max_shared_bytes: usize,
 }
 
 /// The kernels of one context.
@@ -25,10 +25,10 @@ pub(crate) struct Kernel {
 pub(crate) struct Kernels {
     context: Arc<CudaContext>,
     modules: Vec<sys::CUmodule>,
-    /// Up to 8 tokens a pass.
-    pub(crate) linear_8: Kernel,
-    /// Up to 32 tokens a pass.
-    pub(crate) linear_32: Kernel,
+    linear_8: Kernel,
+    linear_32: Kernel,
+    /// Dynamic shared memory that every linear kernel may be launched with.
+    pub(crate) max_shared_bytes: usize,
     pub(crate) decode: Kernel,
     /// Multiprocessors of the device.
     pub(crate) sm_count: usize,
@@ -55,6 +55,7 @@ impl Kernels {
         Ok(Kernels {
             context: context.clone(),
             modules: std::mem::take(&mut modules.0),
+            max_shared_bytes: linear_8.max_shared_bytes.min(linear_32.max_shared_bytes),
             linear_8,
             linear_32,
             decode,
@@ -64,6 +65,15 @@ impl Kernels {
 
     pub(crate) fn context(&self) -> &Arc<CudaContext> {
         &self.context
+    }
+
+    /// The linear kernel that takes `pass` tokens at a time.
+    pub(crate) fn linear(&self, pass: usize) -> Kernel {
+        if pass == 8 {
+            self.linear_8
+        } else {
+            self.linear_32
+        }
     }
 
     /// Enqueues a kernel whose only parameter is `params`.

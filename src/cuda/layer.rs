@@ -3,9 +3,9 @@
 use super::decode::codebook_code;
 use super::memory::DeviceBuffer;
 use super::rank::CudaRank;
+use crate::ffi::TrellinkSegment;
 use crate::format::layout::BlockLayout;
 use crate::format::{Codebook, GROUP, TILE};
-use crate::ffi::TrellinkSegment;
 use crate::weights::Linear;
 use crate::Result;
 use half::f16;

@@ -109,11 +109,7 @@ pub(crate) struct SymmetricBuffer {
 impl SymmetricBuffer {
     /// At least `bytes` of uninitialised memory on `context`'s device, readable and writable from
     /// all `devices` (which include its own).
-    pub(crate) fn new(
-        context: &Arc<CudaContext>,
-        bytes: usize,
-        devices: &[usize],
-    ) -> Result<Self> {
+    pub(crate) fn new(context: &Arc<CudaContext>, bytes: usize, devices: &[usize]) -> Result<Self> {
         let supported = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED;
         if attribute(context, supported)? == 0 {
             return Err(Error::CudaUnavailable {
@@ -299,9 +295,8 @@ impl<T: Copy + Default> MappedHost<T> {
         // SAFETY: allocated above, page-aligned, large enough for a T, and nobody else has it yet.
         unsafe { host.pointer.write_volatile(T::default()) };
         // SAFETY: the pointer came from cuMemHostAlloc with DEVICEMAP.
-        let status = unsafe {
-            sys::cuMemHostGetDevicePointer_v2(&mut host.device_pointer, pointer, 0)
-        };
+        let status =
+            unsafe { sys::cuMemHostGetDevicePointer_v2(&mut host.device_pointer, pointer, 0) };
         check(status, "cuMemHostGetDevicePointer")?;
         Ok(host)
     }

@@ -132,7 +132,11 @@ impl Shared {
                 let arena = SymmetricBuffer::new(context, layout.bytes(), devices)?;
                 let stream = new_stream(context)?;
                 // A packet's tag is its high word; the low one may hold anything.
-                arena.fill(&stream, group.first_epoch.initial_tag().get(), layout.bytes() / 4)?;
+                arena.fill(
+                    &stream,
+                    group.first_epoch.initial_tag().get(),
+                    layout.bytes() / 4,
+                )?;
                 arenas.push(arena);
             }
         }
@@ -172,7 +176,11 @@ impl Channel {
         } else {
             let layout = ArenaLayout::new(1, group.slot_values)?;
             let arena = DeviceBuffer::new(stream.context(), layout.bytes())?;
-            arena.fill(stream, group.first_epoch.initial_tag().get(), layout.bytes() / 4)?;
+            arena.fill(
+                stream,
+                group.first_epoch.initial_tag().get(),
+                layout.bytes() / 4,
+            )?;
             params.arena[0] = arena.pointer();
             local_arena = Some(arena);
         }
@@ -286,7 +294,10 @@ fn failure(report: &TrellinkReport) -> Error {
             found: report.found,
         },
         state => Error::GroupFailed {
-            reason: format!("rank {rank} stopped in state {state} at epoch {}", report.epoch),
+            reason: format!(
+                "rank {rank} stopped in state {state} at epoch {}",
+                report.epoch
+            ),
         },
     }
 }

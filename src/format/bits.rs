@@ -32,7 +32,9 @@ impl Bits {
     /// A tile holds 256 weights, so it has 16 u16 words per bit: `16·bits`, or `16·KA + 8` for
     /// `KA + 0.5` bits.
     pub fn from_tile_words(words: usize) -> Option<Bits> {
-        words.is_multiple_of(8).then(|| Self::from_half_bits(words / 8))?
+        words
+            .is_multiple_of(8)
+            .then(|| Self::from_half_bits(words / 8))?
     }
 
     /// Twice the bits per weight: always a whole number.

@@ -11,7 +11,6 @@ mod finish;
 mod input;
 mod kernels;
 mod layer;
-mod message;
 #[doc(hidden)]
 pub mod probe;
 mod rank;

@@ -108,7 +108,11 @@ impl ColumnParallel {
         check_rows(rows)?;
         if outputs.len() != self.columns.len() {
             let expected = format!("{}, one per linear", self.columns.len());
-            return Err(Error::argument("outputs", outputs.len().to_string(), expected));
+            return Err(Error::argument(
+                "outputs",
+                outputs.len().to_string(),
+                expected,
+            ));
         }
         for (output, &columns) in outputs.iter().zip(&self.columns) {
             check_len("outputs", output.len(), rows, columns)?;
@@ -134,7 +138,11 @@ fn common_k(linears: &[(&Linear<'_>, &Split)]) -> Result<usize> {
         return Err(Error::argument("linears", "none", expected));
     };
     if linears.len() > MAX_LAYERS {
-        return Err(Error::argument("linears", linears.len().to_string(), expected));
+        return Err(Error::argument(
+            "linears",
+            linears.len().to_string(),
+            expected,
+        ));
     }
     match linears.iter().find(|(linear, _)| linear.k() != first.k()) {
         None => Ok(first.k()),

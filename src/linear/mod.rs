@@ -30,7 +30,9 @@ impl Shards {
             #[cfg(feature = "cuda")]
             Backend::Cuda(cuda) => {
                 let load = |linear| crate::cuda::CudaLinear::load(cuda, linear);
-                Ok(Shards::Cuda(linears.iter().map(load).collect::<Result<_>>()?))
+                Ok(Shards::Cuda(
+                    linears.iter().map(load).collect::<Result<_>>()?,
+                ))
             }
         }
     }
@@ -77,7 +79,7 @@ fn rows_in(argument: &'static str, len: usize, columns: usize) -> Result<usize> 
             ))
         };
     }
-    if len % columns != 0 {
+    if !len.is_multiple_of(columns) {
         return Err(Error::argument(
             argument,
             format!("{len} elements"),
@@ -113,5 +115,9 @@ fn check_rows(rows: usize) -> Result<()> {
 /// [`Owner::check`] has compared devices, so this cannot be seen from outside.
 #[cfg(feature = "cuda")]
 fn other_back_end() -> Error {
-    Error::argument("rank", "another back end", "the one the layer was loaded for")
+    Error::argument(
+        "rank",
+        "another back end",
+        "the one the layer was loaded for",
+    )
 }

@@ -37,6 +37,7 @@ mod arena;
 mod epoch;
 mod exchange;
 mod memory;
+mod message;
 mod packet;
 mod wait;
 
@@ -44,5 +45,6 @@ pub use arena::ArenaLayout;
 pub use epoch::{Arrival, Epoch};
 pub use exchange::{Endpoint, WaitFailure, SCRUB_PERIOD};
 pub use memory::{PacketMemory, SharedArena};
+pub use message::{messages, Message};
 pub use packet::Packet;
 pub use wait::{BoundedWait, GiveUp, Wait};

@@ -1,25 +1,29 @@
 //! How the outputs of a call are cut into exchanges.
 //!
 //! What must stay true: the cut depends on the shape and the slot alone, since all ranks must make
-//! the same exchanges, and it is the one that the CUDA back end makes.
+//! the same exchanges. Whole rows are cut off where a slot holds one: then the cut of the columns
+//! among CTAs, and with it the order of additions, does not depend on the number of rows.
 
 use crate::format::GROUP;
 use std::ops::Range;
 
 /// The outputs of one exchange: value i is row `rows.start + i / columns.len()`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Message {
-    pub(super) rows: Range<usize>,
-    pub(super) columns: Range<usize>,
+pub struct Message {
+    /// Rows of the call.
+    pub rows: Range<usize>,
+    /// Columns of the call; bounds are multiples of 128 (or the last column).
+    pub columns: Range<usize>,
 }
 
 impl Message {
     /// Index of the value of this row and column.
-    pub(super) fn value(&self, row: usize, column: usize) -> usize {
+    pub fn value(&self, row: usize, column: usize) -> usize {
         (row - self.rows.start) * self.columns.len() + (column - self.columns.start)
     }
 
-    pub(super) fn values(&self) -> usize {
+    /// Values that one rank sends in it.
+    pub fn values(&self) -> usize {
         self.rows.len() * self.columns.len()
     }
 }
@@ -28,7 +32,7 @@ impl Message {
 ///
 /// # Panics
 /// If a slot does not hold 128 values; `Group::build` sees to that.
-pub(super) fn messages(rows: usize, n: usize, slot_values: usize) -> impl Iterator<Item = Message> {
+pub fn messages(rows: usize, n: usize, slot_values: usize) -> impl Iterator<Item = Message> {
     let (row_step, column_step) = match slot_values.checked_div(n) {
         // Without columns there is nothing to send, whatever the step.
         None => (1, GROUP),

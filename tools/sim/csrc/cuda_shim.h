@@ -1,0 +1,86 @@
+// What nvcc predefines, for a C++ compiler: included before every line of the kernels.
+//
+// A CTA runs on one OS thread and its CUDA threads are fibers of it, so a function-local __shared__
+// variable is a static thread_local one. Built-ins that synchronise are declared here and defined by
+// the scheduler in sim.cpp; a thread switches away in them and nowhere else.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#define __CUDACC__ 1
+#define __CUDA_ARCH__ 900
+#define __host__
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __shared__ static thread_local
+
+struct uint2 { uint32_t x, y; };
+struct alignas(16) uint4 { uint32_t x, y, z, w; };
+struct float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) ulonglong2 { uint64_t x, y; };
+inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+namespace sim {
+
+struct Dim { uint32_t x; };
+
+// The running CUDA thread's place. Set by the scheduler before it switches to the thread.
+struct Place {
+  Dim thread, block, block_dim, grid_dim;
+};
+extern thread_local Place place;
+
+void sync_threads();
+// Gives `count` words of every lane of the warp to every lane; all 32 lanes must call it with the
+// same operation. The result holds until the lane's next exchange.
+enum class Op : uint32_t { kShuffle, kVote, kRedux, kMma };
+using LaneWords = const uint32_t (*)[8];
+LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count);
+// Lets other threads run: called in every poll of memory that somebody else writes.
+void poll();
+unsigned char* dynamic_shared();
+
+}  // namespace sim
+
+#define threadIdx (::sim::place.thread)
+#define blockIdx (::sim::place.block)
+#define blockDim (::sim::place.block_dim)
+#define gridDim (::sim::place.grid_dim)
+
+inline void __syncthreads() { sim::sync_threads(); }
+
+inline uint32_t __float_as_uint(float x) { uint32_t u; std::memcpy(&u, &x, 4); return u; }
+inline float __uint_as_float(uint32_t u) { float x; std::memcpy(&x, &u, 4); return x; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fmaf_rn(float a, float b, float c) { return std::fmaf(a, b, c); }
+
+inline uint32_t __shfl_sync(uint32_t, uint32_t x, uint32_t lane) {
+  return sim::warp_exchange(sim::Op::kShuffle, &x, 1)[lane % 32][0];
+}
+inline float __shfl_xor_sync(uint32_t mask, float x, uint32_t lane_mask) {
+  return __uint_as_float(__shfl_sync(mask, __float_as_uint(x), threadIdx.x % 32 ^ lane_mask));
+}
+inline bool __all_sync(uint32_t, bool predicate) {
+  const uint32_t word = predicate;
+  const auto lanes = sim::warp_exchange(sim::Op::kVote, &word, 1);
+  return std::all_of(lanes, lanes + 32, [](const uint32_t (&lane)[8]) { return lane[0] != 0; });
+}
+
+template <class A, class B>
+inline auto min(A a, B b) { using C = std::common_type_t<A, B>; return C(a) < C(b) ? C(a) : C(b); }
+template <class A, class B>
+inline auto max(A a, B b) { using C = std::common_type_t<A, B>; return C(a) < C(b) ? C(b) : C(a); }

@@ -1,0 +1,131 @@
+// csrc/ptx/ptx.cuh for the CPU: every instruction by its definition in the PTX ISA, none by what the
+// kernels would like it to do.
+#pragma once
+
+#include <ctime>
+
+#include "cuda_shim.h"
+
+namespace trellink::ptx {
+
+inline uint32_t funnel_right(uint32_t hi, uint32_t lo, uint32_t shift) {
+  return static_cast<uint32_t>((static_cast<uint64_t>(hi) << 32 | lo) >> (shift & 31));
+}
+
+inline uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
+  const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
+  uint32_t d = 0;
+  for (int i = 0; i < 4; ++i) d |= static_cast<uint32_t>(bytes >> (8 * (selector >> 4 * i & 7)) & 0xff) << 8 * i;
+  return d;
+}
+
+inline uint32_t and_xor(uint32_t x, uint32_t mask, uint32_t flip) { return (x & mask) ^ flip; }
+
+inline uint32_t warp_index() { return threadIdx.x / 32; }
+
+inline uint32_t dp4a_u8(uint32_t a, uint32_t b, uint32_t c) {
+  for (int i = 0; i < 4; ++i) c += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
+  return c;
+}
+
+inline double half_value(uint32_t bits) {
+  const auto narrow = static_cast<uint16_t>(bits);
+  _Float16 h;
+  std::memcpy(&h, &narrow, 2);
+  return static_cast<double>(h);
+}
+
+// Rounds once, to nearest even.
+inline uint32_t half_bits(double x) {
+  const auto h = static_cast<_Float16>(x);
+  uint16_t bits;
+  std::memcpy(&bits, &h, 2);
+  return bits;
+}
+
+// A sum of two fp16 values is exact in a double, and so is a product plus an fp16 value.
+inline uint32_t hadd2(uint32_t a, uint32_t b) {
+  return half_bits(half_value(a) + half_value(b)) | half_bits(half_value(a >> 16) + half_value(b >> 16)) << 16;
+}
+
+inline uint32_t hfma2(uint32_t a, uint32_t b, uint32_t c) {
+  return half_bits(half_value(a) * half_value(b) + half_value(c)) |
+         half_bits(half_value(a >> 16) * half_value(b >> 16) + half_value(c >> 16)) << 16;
+}
+
+inline uint32_t pack_f16x2(float lo, float hi) { return half_bits(lo) | half_bits(hi) << 16; }
+
+inline uint32_t bf16_bits(float x) {
+  const uint32_t u = __float_as_uint(x);
+  if (std::isnan(x)) return 0x7fff;
+  return (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+
+inline uint32_t pack_bf16x2(float lo, float hi) { return bf16_bits(lo) | bf16_bits(hi) << 16; }
+
+inline float f16_to_f32(uint32_t bits) { return static_cast<float>(half_value(bits)); }
+
+inline uint32_t redux_max(uint32_t x) {
+  const auto lanes = sim::warp_exchange(sim::Op::kRedux, &x, 1);
+  for (int i = 0; i < 32; ++i) x = std::max(x, lanes[i][0]);
+  return x;
+}
+
+// Fragments as in the PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
+inline void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  const uint32_t words[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  const auto lanes = sim::warp_exchange(sim::Op::kMma, words, 6);
+  const uint32_t lane = threadIdx.x % 32;
+  const auto a_at = [&](uint32_t row, uint32_t k) {
+    const uint32_t reg = (row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0);
+    return half_value(lanes[row % 8 * 4 + k % 8 / 2][reg] >> (k % 2 * 16));
+  };
+  const auto b_at = [&](uint32_t k, uint32_t column) {
+    return half_value(lanes[column * 4 + k % 8 / 2][4 + k / 8] >> (k % 2 * 16));
+  };
+  for (uint32_t i = 0; i < 4; ++i) {
+    const uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    double sum = d[i];
+    for (uint32_t k = 0; k < 16; ++k) sum += a_at(row, k) * b_at(k, column);
+    d[i] = static_cast<float>(sum);
+  }
+}
+
+inline uint4 ld_stream_v4(const uint32_t* p) { uint4 d; std::memcpy(&d, p, sizeof d); return d; }
+inline uint2 ld_stream_v2(const uint32_t* p) { uint2 d; std::memcpy(&d, p, sizeof d); return d; }
+inline uint32_t ld_stream(const uint32_t* p) { return *p; }
+
+inline void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) {
+  __atomic_store_n(p, x, __ATOMIC_RELAXED);
+  __atomic_store_n(p + 1, y, __ATOMIC_RELAXED);
+}
+
+inline ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
+  sim::poll();
+  return {__atomic_load_n(p, __ATOMIC_RELAXED), __atomic_load_n(p + 1, __ATOMIC_RELAXED)};
+}
+
+inline uint32_t ld_relaxed_gpu(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+inline uint64_t ld_relaxed_gpu_u64(const uint64_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+inline void st_relaxed_gpu(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
+inline uint32_t ld_relaxed_sys(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+inline void st_relaxed_sys(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
+
+inline uint32_t atom_add_acq_rel_gpu(uint32_t* p, uint32_t x) { return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL); }
+
+inline uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x) {
+  __atomic_compare_exchange_n(p, &expected, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return expected;
+}
+
+inline void fence_sys() { std::atomic_thread_fence(std::memory_order_acq_rel); }
+
+inline unsigned char* dynamic_shared() { return sim::dynamic_shared(); }
+
+inline uint64_t globaltimer_ns() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+}  // namespace trellink::ptx

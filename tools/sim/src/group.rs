@@ -1,0 +1,129 @@
+//! Ranks whose "devices" are the CPU: arenas, control words and reports, as the CUDA back end makes them.
+
+use crate::bindings::{TrellinkControl, TrellinkExchange, TrellinkReport};
+use crate::Buffer;
+use std::sync::Arc;
+use std::time::Duration;
+use trellink::protocol::{ArenaLayout, Epoch};
+
+/// What a group is made of.
+#[derive(Clone, Debug)]
+pub struct SimGroup {
+    /// Ranks.
+    pub world: usize,
+    /// As `trellink::Group::slot_values`.
+    pub slot_values: usize,
+    /// As `trellink::Group::first_epoch`.
+    pub first_epoch: u32,
+    /// As `trellink::Group::scrub_period`.
+    pub scrub_period: u32,
+    /// As `trellink::Group::timeout`.
+    pub timeout: Duration,
+    /// SMs of each rank.
+    pub sms: usize,
+    /// Shared memory of a CTA.
+    pub max_shared_bytes: usize,
+}
+
+/// Which ranks a launch exchanges with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channel {
+    /// All of the group.
+    Group,
+    /// Only the CTAs of the rank itself.
+    Local,
+}
+
+/// One rank.
+#[derive(Debug)]
+pub struct SimRank {
+    pub(crate) config: SimGroup,
+    group: TrellinkExchange,
+    local: TrellinkExchange,
+    report: Arc<Vec<Buffer>>,
+    rank: usize,
+    /// Pointed to by the exchanges.
+    _memory: Vec<Arc<Vec<Buffer>>>,
+    controls: [Buffer; 2],
+}
+
+impl SimGroup {
+    /// Builds the ranks.
+    ///
+    /// # Panics
+    /// If the configuration is not one that `trellink::Group` accepts.
+    pub fn build(&self) -> Vec<SimRank> {
+        let arena = |world| {
+            let layout = ArenaLayout::new(world, self.slot_values).expect("a valid layout");
+            let tag = Epoch::new(self.first_epoch).initial_tag().get();
+            Buffer::new(&vec![
+                u64::from(tag) << 32 | u64::from(tag);
+                layout.packets()
+            ])
+        };
+        let arenas: Arc<Vec<Buffer>> =
+            Arc::new((0..self.world).map(|_| arena(self.world)).collect());
+        let locals: Arc<Vec<Buffer>> = Arc::new((0..self.world).map(|_| arena(1)).collect());
+        let report = |_| Buffer::new(&[TrellinkReport::default()]);
+        let reports: Arc<Vec<Buffer>> = Arc::new((0..self.world).map(report).collect());
+        let abort = Arc::new(vec![Buffer::new(&[0u32])]);
+        let build = |rank: usize| {
+            let controls = [self.control(), self.control()];
+            let exchange = |arenas: &[Buffer], rank_in: usize, control: &Buffer| {
+                let mut exchange = TrellinkExchange {
+                    control: control.pointer(),
+                    report: reports[rank].pointer(),
+                    abort: abort[0].pointer(),
+                    slot_packets: self.slot_values as u64,
+                    rank: rank_in as u32,
+                    world: arenas.len() as u32,
+                    ..Default::default()
+                };
+                for (pointer, arena) in exchange.arena.iter_mut().zip(arenas) {
+                    *pointer = arena.pointer();
+                }
+                exchange
+            };
+            SimRank {
+                config: self.clone(),
+                group: exchange(&arenas, rank, &controls[0]),
+                local: exchange(&locals[rank..=rank], 0, &controls[1]),
+                report: reports.clone(),
+                rank,
+                _memory: vec![arenas.clone(), locals.clone(), abort.clone()],
+                controls,
+            }
+        };
+        (0..self.world).map(build).collect()
+    }
+
+    fn control(&self) -> Buffer {
+        Buffer::new(&[TrellinkControl {
+            epoch: self.first_epoch,
+            scrub_mask: self.scrub_period - 1,
+            timeout_ns: self.timeout.as_nanos() as u64,
+            ..Default::default()
+        }])
+    }
+}
+
+impl SimRank {
+    pub(crate) fn exchange(&self, channel: Channel) -> TrellinkExchange {
+        match channel {
+            Channel::Group => self.group,
+            Channel::Local => self.local,
+        }
+    }
+
+    /// The epoch of the next call on a channel, and the sticky failure state (0: none).
+    pub fn control(&self, channel: Channel) -> (u32, u32) {
+        let control = self.controls[channel as usize].read::<TrellinkControl>()[0];
+        (control.epoch, control.failed)
+    }
+
+    /// This rank's report: state (0: none), the peer waited for, the epoch, the epoch found.
+    pub fn report(&self) -> (u32, u32, u32, u32) {
+        let report = self.report[self.rank].read::<TrellinkReport>()[0];
+        (report.state, report.peer, report.epoch, report.found)
+    }
+}

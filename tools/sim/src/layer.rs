@@ -1,0 +1,173 @@
+//! Layers and their launches, cut and shaped by the library's own code.
+
+use crate::bindings::{TrellinkDecode, TrellinkLinear, TrellinkSegment};
+use crate::{Buffer, Channel, SimRank};
+use half::f16;
+use trellink::format::layout::BlockLayout;
+use trellink::format::{Codebook, DType, GROUP, TILE};
+use trellink::plan::LaunchShape;
+use trellink::protocol::messages;
+use trellink::weights::Linear;
+use trellink::Epilogue;
+
+extern "C" {
+    fn trellink_sim_linear(params: *const TrellinkLinear, pass: u32, grid: u32);
+    fn trellink_sim_decode(params: *const TrellinkDecode, grid: u32);
+}
+
+/// A shard in "device" memory.
+#[derive(Debug)]
+pub struct SimLinear {
+    k: usize,
+    n: usize,
+    codebook: Codebook,
+    half_bits: usize,
+    blocks: Buffer,
+    suh: Buffer,
+    svh: Buffer,
+    bias: Option<Buffer>,
+}
+
+/// An output of a call and what happens to it.
+#[derive(Debug)]
+pub struct SimOutput {
+    /// `[rows, n]`.
+    pub data: Buffer,
+    /// Its element type.
+    pub dtype: DType,
+    /// Store or add.
+    pub epilogue: Epilogue,
+}
+
+/// One call of one rank.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The layers, over one input.
+    pub layers: &'a [&'a SimLinear],
+    /// `[rows, k]`.
+    pub input: &'a Buffer,
+    /// F16 or Bf16.
+    pub dtype: DType,
+    /// Rows.
+    pub rows: usize,
+    /// One per layer.
+    pub outputs: &'a [&'a SimOutput],
+}
+
+impl SimLinear {
+    /// Packs a shard.
+    pub fn new(linear: &Linear<'_>) -> Self {
+        let trellis = linear.trellis();
+        let pack = BlockLayout::new(linear.bits())
+            .pack(linear.k(), linear.n(), |kt, nt| trellis.tile(kt, nt));
+        SimLinear {
+            k: linear.k(),
+            n: linear.n(),
+            codebook: linear.codebook(),
+            half_bits: linear.bits().half_bits(),
+            blocks: Buffer::new(&pack),
+            suh: Buffer::new(&linear.suh().to_vec()),
+            svh: Buffer::new(&linear.svh().to_vec()),
+            bias: linear.bias().map(|bias| Buffer::new(&bias.to_vec())),
+        }
+    }
+
+    fn segment(&self, first_strip: u32, output: &SimOutput) -> TrellinkSegment {
+        TrellinkSegment {
+            blocks: self.blocks.pointer(),
+            suh: self.suh.pointer(),
+            svh: self.svh.pointer(),
+            bias: self.bias.as_ref().map_or(0, Buffer::pointer),
+            out: output.data.pointer(),
+            out_stride: self.n as u64,
+            first_strip,
+            strips: (self.n / TILE) as u32,
+            codebook: codebook_code(self.codebook),
+            half_bits: self.half_bits as u32,
+            out_dtype: dtype_code(output.dtype),
+            epilogue: match output.epilogue {
+                Epilogue::Store => crate::bindings::TRELLINK_EPILOGUE_STORE,
+                Epilogue::Add => crate::bindings::TRELLINK_EPILOGUE_ADD,
+            },
+        }
+    }
+}
+
+impl SimRank {
+    /// Runs a call to its end, launch by launch; every rank of the channel must run it at the same
+    /// time.
+    pub fn run(&mut self, channel: Channel, call: &Call<'_>) {
+        let mut whole = TrellinkLinear {
+            x: call.input.pointer(),
+            x_dtype: dtype_code(call.dtype),
+            exchange: self.exchange(channel),
+            ..Default::default()
+        };
+        for (layer, output) in call.layers.iter().zip(call.outputs) {
+            if layer.n > 0 {
+                whole.x_stride = layer.k as u64;
+                whole.k_groups = (layer.k / GROUP) as u32;
+                whole.segment[whole.segments as usize] = layer.segment(whole.strips, output);
+                whole.segments += 1;
+                whole.strips += (layer.n / TILE) as u32;
+            }
+        }
+        let columns = whole.strips as usize * TILE;
+        for message in messages(call.rows, columns, self.config.slot_values) {
+            let first_row = message.rows.start as u64;
+            let mut params = whole;
+            params.rows = message.rows.len() as u32;
+            params.first_strip = (message.columns.start / TILE) as u32;
+            params.strips = (message.columns.len() / TILE) as u32;
+            params.x += first_row * params.x_stride * 2;
+            for segment in &mut params.segment[..params.segments as usize] {
+                let size = if segment.out_dtype == 2 { 4 } else { 2 };
+                segment.out += first_row * segment.out_stride * size;
+            }
+            let shape = LaunchShape::new(
+                params.rows as usize,
+                params.strips as usize,
+                params.k_groups as usize,
+                self.config.sms,
+                self.config.max_shared_bytes,
+            );
+            params.shared_bytes = shape.shared_bytes;
+            // SAFETY: every pointer in `params` is that of a buffer that `call` or `self` borrows,
+            // with the sizes that the kernel derives from the same numbers.
+            unsafe { trellink_sim_linear(&params, shape.pass as u32, shape.grid) };
+        }
+    }
+}
+
+/// The decoded matrix `[K, N]`, by the decode kernel.
+pub fn decode(linear: &Linear<'_>) -> Vec<f16> {
+    let layer = SimLinear::new(linear);
+    let out = Buffer::new(&vec![f16::NAN; layer.k * layer.n]);
+    let params = TrellinkDecode {
+        blocks: layer.blocks.pointer(),
+        out: out.pointer(),
+        strips: (layer.n / TILE) as u32,
+        k_groups: (layer.k / GROUP) as u32,
+        codebook: codebook_code(layer.codebook),
+        half_bits: layer.half_bits as u32,
+    };
+    // SAFETY: both buffers live here and have the sizes that the kernel derives.
+    unsafe { trellink_sim_decode(&params, 3) };
+    out.read()
+}
+
+fn codebook_code(codebook: Codebook) -> u32 {
+    match codebook {
+        Codebook::ThreeInst => 0,
+        Codebook::Mcg => 1,
+        Codebook::Mul1 => 2,
+    }
+}
+
+fn dtype_code(dtype: DType) -> u32 {
+    match dtype {
+        DType::F16 => crate::bindings::TRELLINK_DTYPE_F16,
+        DType::Bf16 => crate::bindings::TRELLINK_DTYPE_BF16,
+        DType::F32 => crate::bindings::TRELLINK_DTYPE_F32,
+    }
+}

@@ -1,0 +1,18 @@
+//! Runs trellink's kernels on the CPU: the sources of `csrc/kernels`, compiled against a shim that
+//! executes them CUDA thread by CUDA thread, warp operation by warp operation.
+//!
+//! For tests on machines without a GPU. It checks what the kernels compute and how they
+//! synchronise; it says nothing of speed, of a GPU's memory model, or of the driver's side. Slow:
+//! keep shapes small.
+
+#[allow(missing_docs, dead_code, clippy::all)]
+#[rustfmt::skip]
+#[path = "../../../src/ffi/bindings.rs"]
+mod bindings;
+mod buffer;
+mod group;
+mod layer;
+
+pub use buffer::Buffer;
+pub use group::{Channel, SimGroup, SimRank};
+pub use layer::{decode, Call, SimLinear, SimOutput};
