@@ -5,7 +5,7 @@
 //! that allocates. So a call takes three steps, and each ends on all ranks before the next begins:
 //! prepare, run, drop.
 
-use anyhow::{anyhow, Result};
+use anyhow::Result;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use trellink::{Group, Rank, Stream};
 
@@ -34,7 +34,7 @@ impl Lane {
             #[cfg(feature = "cuda")]
             trellink::Device::Cuda(ordinal) => cuda_lane(ordinal),
             #[cfg(not(feature = "cuda"))]
-            trellink::Device::Cuda(_) => Err(anyhow!("{}: no `cuda` feature", rank.device())),
+            trellink::Device::Cuda(_) => anyhow::bail!("{}: no `cuda` feature", rank.device()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::ranks::Lane;
 use anyhow::Result;
 use half::{bf16, f16};
+#[cfg(feature = "cuda")]
 use trellink::format::DType;
 use trellink::{Epilogue, Input, Output};
 
@@ -19,8 +20,6 @@ impl<T> Storable for T {}
 
 /// Element types of outputs.
 pub trait Element: Storable + Copy + Send + Sync + 'static {
-    /// The type's name in the library.
-    const DTYPE: DType;
     /// The value nearest to `value`.
     fn round(value: f32) -> Self;
     /// The value, which f32 can hold.
@@ -30,9 +29,8 @@ pub trait Element: Storable + Copy + Send + Sync + 'static {
 }
 
 macro_rules! element {
-    ($type:ty, $dtype:expr, $round:expr, $widen:expr) => {
+    ($type:ty, $round:expr, $widen:expr) => {
         impl Element for $type {
-            const DTYPE: DType = $dtype;
             fn round(value: f32) -> Self {
                 $round(value)
             }
@@ -48,9 +46,9 @@ macro_rules! element {
         }
     };
 }
-element!(f16, DType::F16, f16::from_f32, f16::to_f32);
-element!(bf16, DType::Bf16, bf16::from_f32, bf16::to_f32);
-element!(f32, DType::F32, |value| value, |value| value);
+element!(f16, f16::from_f32, f16::to_f32);
+element!(bf16, bf16::from_f32, bf16::to_f32);
+element!(f32, |value| value, |value| value);
 
 /// Values where a rank's calls find them.
 pub struct Tensor<T> {
@@ -109,7 +107,7 @@ impl<T: Element> Tensor<T> {
             (Memory::Device(slice), Lane::Cuda(stream)) => Output::device(slice, stream, epilogue),
             #[cfg(feature = "cuda")]
             // SAFETY: there is no element, so no memory is written.
-            _ => unsafe { Output::device_raw(0, T::DTYPE, 0, epilogue) },
+            _ => unsafe { Output::device_raw(0, DType::F32, 0, epilogue) },
         }
     }
 }
@@ -123,7 +121,7 @@ impl Tensor<f16> {
             (Memory::Device(slice), Lane::Cuda(stream)) => Input::device(slice, stream),
             #[cfg(feature = "cuda")]
             // SAFETY: there is no element, so no memory is read.
-            _ => unsafe { Input::device_raw(0, f16::DTYPE, 0) },
+            _ => unsafe { Input::device_raw(0, DType::F16, 0) },
         }
     }
 }
