@@ -20,8 +20,19 @@ pub enum Outcome {
 
 /// Prints an error with its causes and gives the exit status it stands for.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    print(&format!("{error:#}"));
+    print(&chain(error));
     ExitCode::from(status(error))
+}
+
+/// An error with its causes, but for those that it already ends with.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Help and version go to standard output, everything else that is wrong with the arguments is an
@@ -31,6 +42,10 @@ pub fn report_arguments(error: &clap::Error) -> ExitCode {
         // Nobody is left to be told that the help could not be printed.
         let _ = error.print();
         return ExitCode::SUCCESS;
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        print("no command was given; `trellink --help` lists them");
+        return ExitCode::from(BAD_INPUT);
     }
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim);
