@@ -1,0 +1,65 @@
+//! Timing on a GPU: one captured graph per rank walks through the layers, events stand around it.
+//!
+//! What must stay true: between the two events there is a replay of the graph and nothing of the
+//! host. The walk before it, launched just ahead, keeps the GPU busy while the host enqueues the
+//! events and the graph, and lets the ranks' exchanges bring the GPUs into step.
+
+use super::Walk;
+use crate::ranks::{Gate, Worker};
+use crate::tensor::{driver, Element};
+use anyhow::{Context as _, Result};
+use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
+use std::sync::Arc;
+
+/// Seconds of each replay.
+pub(super) fn time<R: Element>(
+    walk: &mut Walk<'_, R>,
+    worker: &mut Worker,
+    stream: &Arc<CudaStream>,
+    replays: usize,
+    gate: &Gate,
+) -> Result<Vec<f64>> {
+    let graph = capture(walk, worker, stream)?;
+    driver("cuGraphUpload", graph.upload())?;
+    gate.wait()?;
+    driver("cuGraphLaunch", graph.launch())?;
+    worker.finish()?;
+    let replay = |_| {
+        gate.wait()?;
+        driver("cuGraphLaunch", graph.launch())?;
+        let start = event(stream)?;
+        driver("cuGraphLaunch", graph.launch())?;
+        let end = event(stream)?;
+        worker.finish()?;
+        let milliseconds = driver("cuEventElapsedTime", start.elapsed_ms(&end))?;
+        Ok(f64::from(milliseconds) / 1e3)
+    };
+    (0..replays).map(replay).collect()
+}
+
+/// The walk as a graph. The mode is thread-local: what other ranks' threads do meanwhile is not
+/// this capture's business.
+fn capture<R: Element>(
+    walk: &mut Walk<'_, R>,
+    worker: &mut Worker,
+    stream: &Arc<CudaStream>,
+) -> Result<CudaGraph> {
+    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    driver("cuStreamBeginCapture", stream.begin_capture(mode))?;
+    let walked = walk.run(worker);
+    // The stream must leave capture mode, also after an error.
+    let graph = driver(
+        "cuStreamEndCapture",
+        stream.end_capture(CUgraphInstantiate_flags(0)),
+    );
+    walked?;
+    graph?.context("nothing was captured")
+}
+
+fn event(stream: &Arc<CudaStream>) -> Result<CudaEvent> {
+    driver(
+        "cuEventRecord",
+        stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)),
+    )
+}

@@ -1,0 +1,125 @@
+//! Walks through the layers, timed on all ranks at once.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+mod host;
+
+use super::load::Bench;
+use crate::ranks::{Gate, Lane, Worker};
+use crate::tensor::{Element, Tensor};
+use anyhow::{bail, Result};
+use half::f16;
+use serde::Serialize;
+use trellink::{Epilogue, RowParallel};
+
+/// µs per call over the replays; of each replay the slowest rank counts.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Times {
+    /// The middle one.
+    #[serde(rename = "us_median")]
+    pub median: f64,
+    /// The fastest.
+    #[serde(rename = "us_min")]
+    pub min: f64,
+    /// The slowest.
+    #[serde(rename = "us_max")]
+    pub max: f64,
+}
+
+/// One rank's walk: a call of each layer, its output added to the residual.
+struct Walk<'a, R> {
+    layers: &'a [RowParallel],
+    x: Tensor<f16>,
+    residual: Tensor<R>,
+}
+
+impl<R: Element> Walk<'_, R> {
+    fn run(&mut self, worker: &mut Worker) -> Result<()> {
+        let Worker { rank, lane } = worker;
+        for layer in self.layers {
+            let residual = self.residual.output(lane, Epilogue::Add);
+            layer.forward(rank, lane.stream(), self.x.input(lane), residual)?;
+        }
+        Ok(())
+    }
+
+    /// Seconds of each replay on this rank.
+    fn time(&mut self, worker: &mut Worker, replays: usize, gate: &Gate) -> Result<Vec<f64>> {
+        match &worker.lane {
+            Lane::Host => host::time(self, worker, replays, gate),
+            #[cfg(feature = "cuda")]
+            Lane::Cuda(stream) => cuda::time(self, worker, &stream.clone(), replays, gate),
+        }
+    }
+
+    fn check_finite(&self, worker: &Worker) -> Result<()> {
+        let values = self.residual.values(&worker.lane)?;
+        if values.into_iter().all(|value| value.widen().is_finite()) {
+            return Ok(());
+        }
+        bail!("the outputs did not stay finite: what was timed is not what a model computes");
+    }
+}
+
+/// Times `replays` walks with `m` rows, after one that is not timed.
+pub fn replays<R: Element>(bench: &mut Bench, m: usize, replays: usize) -> Result<Times> {
+    let ks: Vec<usize> = (0..bench.crew.len())
+        .map(|at| bench.range_of(at).len())
+        .collect();
+    let (n, layers) = (bench.n, &bench.layers);
+    let mut walks = bench.crew.each(|at, worker| {
+        let mut random = crate::random::generator(4 + at as u64);
+        let residual = crate::random::activations(&mut random, m * n);
+        let residual = residual
+            .into_iter()
+            .map(|value| R::round(value.to_f32()))
+            .collect();
+        Ok(Walk {
+            layers: &layers[at],
+            x: Tensor::new(
+                &worker.lane,
+                crate::random::activations(&mut random, m * ks[at]),
+            )?,
+            residual: Tensor::new(&worker.lane, residual)?,
+        })
+    })?;
+    let seconds = bench.crew.together(&mut walks, |_, worker, walk, gate| {
+        walk.time(worker, replays, gate)
+    })?;
+    bench
+        .crew
+        .each_with(&mut walks, |_, worker, walk| walk.check_finite(worker))?;
+    let calls = bench.layers.iter().map(Vec::len).max().unwrap_or(1);
+    Ok(summary(&seconds, calls))
+}
+
+/// `seconds` by rank and replay.
+fn summary(seconds: &[Vec<f64>], calls: usize) -> Times {
+    let replays = seconds.iter().map(Vec::len).min().unwrap_or(0);
+    let slowest = |replay: usize| seconds.iter().map(|rank| rank[replay]).fold(0.0, f64::max);
+    let mut us: Vec<f64> = (0..replays)
+        .map(|at| slowest(at) * 1e6 / calls as f64)
+        .collect();
+    us.sort_by(f64::total_cmp);
+    Times {
+        median: (us[(us.len() - 1) / 2] + us[us.len() / 2]) / 2.0,
+        min: us[0],
+        max: us[us.len() - 1],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_rank_of_each_replay_counts() {
+        let times = summary(
+            &[vec![2e-6, 8e-6, 4e-6, 4e-6], vec![6e-6, 2e-6, 2e-6, 2e-6]],
+            2,
+        );
+        assert_eq!((times.min * 1e3).round(), 2e3);
+        assert_eq!((times.median * 1e3).round(), 2.5e3);
+        assert_eq!((times.max * 1e3).round(), 4e3);
+    }
+}

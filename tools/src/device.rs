@@ -1,0 +1,141 @@
+//! Where the ranks run: what was asked for, what there is, and why one was taken.
+
+use anyhow::Result;
+use clap::ValueEnum;
+use trellink::Device;
+
+/// The value of `--device`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Choice {
+    /// CUDA if there is a device that can be used, else the host
+    #[default]
+    Auto,
+    /// The CPU
+    Host,
+    /// CUDA devices; rank r runs on device r modulo their number
+    Cuda,
+}
+
+/// The place of all ranks.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// One, or several CUDA devices; names for a reader in `names`.
+    pub devices: Vec<Device>,
+    /// A name for each device.
+    pub names: Vec<String>,
+    /// Why this one.
+    pub why: String,
+}
+
+impl Place {
+    /// The devices of `world` ranks, in rank order.
+    pub fn of_ranks(&self, world: usize) -> Vec<Device> {
+        self.devices.iter().copied().cycle().take(world).collect()
+    }
+
+    /// Whether the ranks run on the host.
+    pub fn is_host(&self) -> bool {
+        self.devices.contains(&Device::Host)
+    }
+
+    /// The devices that `world` ranks use, for a reader.
+    pub fn describe(&self, world: usize) -> String {
+        let used = self.devices.iter().zip(&self.names).take(world);
+        let used: Vec<String> = used
+            .map(|(device, name)| format!("{device} ({name})"))
+            .collect();
+        used.join(", ")
+    }
+}
+
+/// The place that `choice` stands for on this machine.
+///
+/// # Errors
+/// [`trellink::Error::CudaUnavailable`] if CUDA was asked for and there is no device that works.
+pub fn choose(choice: Choice) -> Result<Place> {
+    match choice {
+        Choice::Host => Ok(host("it was asked for".into())),
+        Choice::Cuda => Ok(cuda("it was asked for")?),
+        Choice::Auto => {
+            Ok(cuda("there is a device that works").unwrap_or_else(|e| host(e.to_string())))
+        }
+    }
+}
+
+fn host(why: String) -> Place {
+    let sets = instruction_sets();
+    let widest = sets.last().copied().unwrap_or("unknown");
+    Place {
+        devices: vec![Device::Host],
+        names: vec![widest.into()],
+        why,
+    }
+}
+
+/// The instruction sets of this machine for which the library has kernels, narrowest first; the
+/// last one is used.
+pub fn instruction_sets() -> Vec<&'static str> {
+    use trellink::format::{Bits, Codebook, GROUP};
+    let smallest = crate::random::RandomLinear::new(GROUP, GROUP, Bits::ALL[0], Codebook::Mul1);
+    let Ok(linear) = smallest.view() else {
+        return Vec::new();
+    };
+    let decoded = trellink::host::probe::decode_by_every_variant(&linear);
+    decoded.into_iter().map(|(name, _)| name).collect()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_why: &str) -> trellink::Result<Place> {
+    Err(trellink::Error::CudaUnavailable {
+        reason: "this program was built without the `cuda` feature; rebuild it with \
+                 `--features cuda`"
+            .into(),
+    })
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(why: &str) -> trellink::Result<Place> {
+    let (mut usable, mut refused) = (Vec::new(), Vec::new());
+    for info in trellink::cuda::devices()? {
+        match works(info.ordinal) {
+            Ok(()) => usable.push(info),
+            Err(error) => refused.push(format!("device {}: {error}", info.ordinal)),
+        }
+    }
+    if usable.is_empty() {
+        let none = "the driver shows no device".to_owned();
+        let reason = if refused.is_empty() {
+            none
+        } else {
+            refused.join("; ")
+        };
+        return Err(trellink::Error::CudaUnavailable { reason });
+    }
+    let mut why = why.to_owned();
+    let ordinals: Vec<usize> = usable.iter().map(|info| info.ordinal).collect();
+    if let Some(link) = trellink::cuda::links(&ordinals)?
+        .into_iter()
+        .find(|link| !link.access)
+    {
+        why += &format!(
+            "; only the first, as devices {} and {} have no peer access",
+            link.device, link.peer
+        );
+        usable.truncate(1);
+    }
+    Ok(Place {
+        devices: usable
+            .iter()
+            .map(|info| Device::Cuda(info.ordinal))
+            .collect(),
+        names: usable.into_iter().map(|info| info.name).collect(),
+        why,
+    })
+}
+
+/// Whether a group can be built there: the driver, the memory and the kernels are what it takes.
+#[cfg(feature = "cuda")]
+fn works(ordinal: usize) -> trellink::Result<()> {
+    let group = trellink::Group::new([Device::Cuda(ordinal)]);
+    group.slot_values(trellink::format::GROUP).build().map(drop)
+}

@@ -1,0 +1,147 @@
+//! Tensors in the memory of the place where a rank runs, as inputs and outputs of its calls.
+
+use crate::ranks::Lane;
+use anyhow::Result;
+use half::{bf16, f16};
+#[cfg(feature = "cuda")]
+use trellink::format::DType;
+use trellink::{Epilogue, Input, Output};
+
+/// What a device demands of an element type.
+#[cfg(feature = "cuda")]
+pub trait Storable: cudarc::driver::DeviceRepr + trellink::cuda::DeviceOutputElement {}
+#[cfg(feature = "cuda")]
+impl<T: cudarc::driver::DeviceRepr + trellink::cuda::DeviceOutputElement> Storable for T {}
+/// What a device demands of an element type: without devices, nothing.
+#[cfg(not(feature = "cuda"))]
+pub trait Storable {}
+#[cfg(not(feature = "cuda"))]
+impl<T> Storable for T {}
+
+/// Element types of outputs.
+pub trait Element: Storable + Copy + Send + Sync + 'static {
+    /// The value nearest to `value`.
+    fn round(value: f32) -> Self;
+    /// The value, which f32 can hold.
+    fn widen(self) -> f32;
+    /// An output in host memory.
+    fn output(memory: &mut [Self], epilogue: Epilogue) -> Output<'_>;
+}
+
+macro_rules! element {
+    ($type:ty, $round:expr, $widen:expr) => {
+        impl Element for $type {
+            fn round(value: f32) -> Self {
+                $round(value)
+            }
+            fn widen(self) -> f32 {
+                $widen(self)
+            }
+            fn output(memory: &mut [Self], epilogue: Epilogue) -> Output<'_> {
+                match epilogue {
+                    Epilogue::Store => Output::store(memory),
+                    Epilogue::Add => Output::add_to(memory),
+                }
+            }
+        }
+    };
+}
+element!(f16, f16::from_f32, f16::to_f32);
+element!(bf16, bf16::from_f32, bf16::to_f32);
+element!(f32, |value| value, |value| value);
+
+/// Values where a rank's calls find them.
+pub struct Tensor<T> {
+    memory: Memory<T>,
+}
+
+enum Memory<T> {
+    Host(Vec<T>),
+    #[cfg(feature = "cuda")]
+    Device(cudarc::driver::CudaSlice<T>),
+    /// A device allocates no empty memory.
+    #[cfg(feature = "cuda")]
+    NoneOnDevice,
+}
+
+impl<T: Element> Tensor<T> {
+    /// A copy of `values` on the lane's device; on a GPU it may not have arrived yet.
+    pub fn new(lane: &Lane, values: Vec<T>) -> Result<Self> {
+        let memory = match lane {
+            Lane::Host => Memory::Host(values),
+            #[cfg(feature = "cuda")]
+            Lane::Cuda(_) if values.is_empty() => Memory::NoneOnDevice,
+            #[cfg(feature = "cuda")]
+            Lane::Cuda(stream) => {
+                let slice = driver("cuMemcpyHtoDAsync", stream.clone_htod(&values))?;
+                // `values` is freed here, so the copy must be over.
+                driver("cuStreamSynchronize", stream.synchronize())?;
+                Memory::Device(slice)
+            }
+        };
+        Ok(Tensor { memory })
+    }
+
+    /// The values, once everything that was enqueued on the lane is done.
+    pub fn values(&self, lane: &Lane) -> Result<Vec<T>> {
+        match (&self.memory, lane) {
+            (Memory::Host(values), _) => Ok(values.clone()),
+            #[cfg(feature = "cuda")]
+            (Memory::NoneOnDevice, _) => Ok(Vec::new()),
+            #[cfg(feature = "cuda")]
+            (Memory::Device(slice), Lane::Cuda(stream)) => {
+                let values = driver("cuMemcpyDtoHAsync", stream.clone_dtoh(slice))?;
+                driver("cuStreamSynchronize", stream.synchronize())?;
+                Ok(values)
+            }
+            #[cfg(feature = "cuda")]
+            (Memory::Device(_), Lane::Host) => anyhow::bail!("a tensor of another rank"),
+        }
+    }
+
+    /// As an output of a call on `lane`.
+    pub fn output<'a>(&'a mut self, lane: &'a Lane, epilogue: Epilogue) -> Output<'a> {
+        match (&mut self.memory, lane) {
+            (Memory::Host(values), _) => T::output(values, epilogue),
+            #[cfg(feature = "cuda")]
+            (Memory::Device(slice), Lane::Cuda(stream)) => Output::device(slice, stream, epilogue),
+            #[cfg(feature = "cuda")]
+            // SAFETY: there is no element, so no memory is written.
+            _ => unsafe { Output::device_raw(0, DType::F32, 0, epilogue) },
+        }
+    }
+}
+
+impl Tensor<f16> {
+    /// As the input of a call on `lane`.
+    pub fn input<'a>(&'a self, lane: &'a Lane) -> Input<'a> {
+        match (&self.memory, lane) {
+            (Memory::Host(values), _) => Input::from(&values[..]),
+            #[cfg(feature = "cuda")]
+            (Memory::Device(slice), Lane::Cuda(stream)) => Input::device(slice, stream),
+            #[cfg(feature = "cuda")]
+            // SAFETY: there is no element, so no memory is read.
+            _ => unsafe { Input::device_raw(0, DType::F16, 0) },
+        }
+    }
+}
+
+/// The library's error for a failed driver call.
+#[cfg(feature = "cuda")]
+pub fn driver<T>(call: &'static str, result: Result<T, cudarc::driver::DriverError>) -> Result<T> {
+    result.map_err(|error| {
+        let text = |text: Result<&std::ffi::CStr, _>| {
+            text.map_or_else(
+                |_| "unknown".into(),
+                |text| text.to_string_lossy().into_owned(),
+            )
+        };
+        trellink::Error::Cuda {
+            call,
+            code: error.0 as i32,
+            name: text(error.error_name()),
+            description: text(error.error_string()),
+        }
+        .into()
+    })
+}

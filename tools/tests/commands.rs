@@ -1,0 +1,207 @@
+//! Claims about `trellink inspect`, `info` and `bench`, and about the program as a whole.
+
+mod common;
+
+use common::{command, data, run};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Stdio;
+
+fn model() -> std::path::PathBuf {
+    data("models/austen-3bpw-mcg")
+}
+
+#[test]
+fn inspect_lists_every_linear_and_the_sums() {
+    let json = run([Path::new("inspect"), &model(), Path::new("--json")]).json(0);
+    let linears = json["linears"].as_array().unwrap();
+    assert_eq!(linears.len(), 29);
+    let sum = |field: &str| {
+        linears
+            .iter()
+            .map(|l| l[field].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    let head = linears.iter().find(|l| l["name"] == "lm_head").unwrap();
+    assert_eq!((&head["k"], &head["n"]), (&512.into(), &384.into()));
+    assert_eq!(
+        (&head["bits"], &head["codebook"]),
+        (&6.0.into(), &"mcg".into())
+    );
+    assert_eq!(head["packed_bytes"], 512 * 384 * 6 / 8);
+    assert!(head["bias"].is_null());
+
+    let total = &json["total"];
+    assert_eq!(total["linears"], 29);
+    assert_eq!(total["packed_bytes"], sum("packed_bytes"));
+    let parameters: u64 = linears
+        .iter()
+        .map(|l| l["k"].as_u64().unwrap() * l["n"].as_u64().unwrap())
+        .sum();
+    assert_eq!(total["parameters"], parameters);
+    let average = 8.0 * sum("packed_bytes") as f64 / parameters as f64;
+    assert_eq!(total["average_bits"], average);
+    assert!(json["files"][0]
+        .as_str()
+        .unwrap()
+        .ends_with("model.safetensors"));
+}
+
+#[test]
+fn inspect_as_text_ends_with_the_sums() {
+    let run = run([Path::new("inspect"), &model()]);
+    assert_eq!(run.status, 0, "{}", run.error);
+    assert!(
+        run.out.contains("model.layers.3.mlp.down_proj"),
+        "{}",
+        run.out
+    );
+    let last = run.out.lines().last().unwrap();
+    assert!(
+        last.starts_with("29 linears, 12779520 parameters, 3.0"),
+        "{last}"
+    );
+}
+
+#[test]
+fn inspect_without_linears_has_no_average() {
+    let path = data("models/austen-3bpw-mcg/golden_logits.safetensors");
+    let json = run([Path::new("inspect"), &path, Path::new("--json")]).json(0);
+    assert_eq!(json["total"]["linears"], 0);
+    assert!(json["total"]["average_bits"].is_null());
+}
+
+#[test]
+fn inspect_of_nothing_is_refused() {
+    run(["inspect", "no/such/folder"]).assert_refused("no/such/folder");
+    run(["inspect"]).assert_refused("PATH");
+}
+
+#[test]
+fn an_error_names_its_cause_once() {
+    let error = run(["inspect", "no/such/folder"]).error;
+    assert_eq!(error.matches("os error").count(), 1, "{error}");
+}
+
+#[test]
+fn info_says_how_it_was_built_and_what_would_be_used() {
+    let json = run(["info", "--json"]).json(0);
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(json["cuda"]["built"], cfg!(feature = "cuda"));
+    assert_eq!(json["host"]["instruction_sets"][0], "baseline");
+    assert!(json["host"]["threads"].as_u64().unwrap() > 0);
+    assert!(!json["used"]["devices"].as_array().unwrap().is_empty());
+    assert!(!json["used"]["why"].as_str().unwrap().is_empty());
+    if json["gpus"].as_array().unwrap().is_empty() {
+        assert_eq!(json["used"]["devices"][0], "host");
+    }
+    let text = run(["info"]);
+    assert_eq!(text.status, 0);
+    assert!(text.out.contains("would use: "), "{}", text.out);
+}
+
+/// Runs a small benchmark on the host.
+fn bench(options: &[&str]) -> common::Run {
+    let fixed = [
+        "bench",
+        "--device",
+        "host",
+        "--layers",
+        "2",
+        "--replays",
+        "3",
+    ];
+    run(fixed.iter().chain(options))
+}
+
+#[test]
+fn bench_gives_one_row_per_combination_and_variant() {
+    let options = "--shape 384x256 --bits 1.5,4 --codebook mul1,mcg --m 1,3 --world 2 --json";
+    let json = bench(&options.split(' ').collect::<Vec<_>>()).json(0);
+    let rows = json.as_array().unwrap();
+    // 1.5 bits exist with mul1 only: three sets of weights, two M, two variants.
+    assert_eq!(rows.len(), 12);
+    for row in rows {
+        assert_eq!(row["shape"], "384x256");
+        assert_eq!(
+            (&row["k"], &row["k_per_rank"], &row["n"]),
+            (&384.into(), &256.into(), &256.into())
+        );
+        assert_eq!((&row["world"], &row["layers"]), (&2.into(), &2.into()));
+        assert!(row["device"].as_str().unwrap().starts_with("host"));
+        let number = |field: &str| row[field].as_f64().unwrap();
+        assert!(0.0 < number("us_min") && number("us_min") <= number("us_median"));
+        assert!(number("us_median") <= number("us_max"));
+        assert!(number("rel_err") <= 4e-4, "{row}");
+        assert_eq!(
+            number("bytes_per_rank"),
+            256.0 * 256.0 * number("bits") / 8.0
+        );
+    }
+    let has = |field: &str, value: Value| rows.iter().filter(|row| row[field] == value).count();
+    assert_eq!(has("variant", "fused".into()), 6);
+    assert_eq!(has("variant", "gemm".into()), 6);
+    assert_eq!(has("codebook", "mcg".into()), 4);
+    assert_eq!(has("bits", 1.5.into()), 4);
+    assert_eq!(has("m", 3.into()), 6);
+}
+
+#[test]
+fn bench_runs_where_ranks_hold_nothing_and_in_f16() {
+    let options = "--shape 256x128 --world 5 --residual f16 --json";
+    let json = bench(&options.split(' ').collect::<Vec<_>>()).json(0);
+    assert_eq!(json[0]["k_per_rank"], 128);
+    assert!(json[0]["rel_err"].as_f64().unwrap() <= 4e-4);
+}
+
+#[test]
+fn bench_names_the_commit_that_it_is_told() {
+    let args = "bench --device host --shape 128x128 --layers 1 --replays 1 --json";
+    let mut command = command(args.split(' '));
+    let output = command.env("TRELLINK_COMMIT", "abc123").output().unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json[0]["commit"], "abc123");
+}
+
+#[test]
+fn bench_refuses_what_the_format_does_not_have() {
+    bench(&["--shape", "100x128"]).assert_refused("--shape");
+    bench(&["--bits", "9"]).assert_refused("--bits");
+    bench(&["--bits", "2.5", "--codebook", "mcg"]).assert_refused("mul1 only");
+    bench(&["--codebook", "mul2"]).assert_refused("--codebook");
+    bench(&["--m", "0"]).assert_refused("--m");
+    bench(&["--residual", "f32"]).assert_refused("--residual");
+    bench(&["--world", "9"]).assert_refused("--world");
+    bench(&["--bytes", "5"]).assert_refused("--bytes");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    for args in [
+        vec!["info"],
+        vec!["--help"],
+        vec!["inspect", model().to_str().unwrap()],
+    ] {
+        let mut command = command(&args);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{args:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for args in [["--help"].as_slice(), &["verify", "--help"], &["--version"]] {
+        let run = run(args);
+        assert_eq!((run.status, run.error.as_str()), (0, ""), "{args:?}");
+        assert!(!run.out.is_empty());
+    }
+    run::<&str>([]).assert_refused("no command was given");
+    run(["weigh"]).assert_refused("weigh");
+}
