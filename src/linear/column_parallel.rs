@@ -1,6 +1,6 @@
 //! The column-parallel layer: N is split over the ranks; several layers over one input.
 
-use super::{check_len, check_rows, rows_in, LoadOptions, Owner, Shards};
+use super::{check_len, check_rows, rows_in, traced, LoadOptions, Owner, Shards};
 use crate::call::{Input, Output, Stream};
 use crate::rank::Backend;
 use crate::weights::Linear;
@@ -117,7 +117,7 @@ impl ColumnParallel {
         for (output, &columns) in outputs.iter().zip(&self.columns) {
             check_len("outputs", output.len(), rows, columns)?;
         }
-        match (&mut rank.backend, &self.shards) {
+        let result = match (&mut rank.backend, &self.shards) {
             (Backend::Host(host), Shards::Host(shards)) => {
                 stream.require_host()?;
                 host.column_parallel(shards, &input, rows, outputs)
@@ -128,7 +128,8 @@ impl ColumnParallel {
             }
             #[cfg(feature = "cuda")]
             _ => Err(super::other_back_end()),
-        }
+        };
+        traced(rank.rank, result)
     }
 }
 
