@@ -61,7 +61,7 @@
 //! | what can go wrong | [`Error`] |
 //! | the format's facts and the order of weights in memory | [`mod@format`] |
 //! | the exchange and the argument for it | [`protocol`] |
-//! | what results are judged by | [`reference`] |
+//! | what results are judged by | [`mod@reference`] |
 //! | decoding alone, to check a device against the reference | [`host`], and `cuda` with its feature |
 //!
 //! # Features

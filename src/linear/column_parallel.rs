@@ -29,7 +29,7 @@ impl ColumnParallel {
     /// options. Complete when it returns; not collective.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for no or more than [`MAX_LAYERS`] linears, or different K;
+    /// [`Error::InvalidArgument`] for no or more than 8 linears, or different K;
     /// [`Error::InvalidSplit`] if a split is not over its linear's N and the rank's world;
     /// [`Error::Cuda`] when the device has no memory left.
     pub fn load(rank: &Rank, linears: &[(&Linear<'_>, &Split)]) -> Result<Self> {
