@@ -96,6 +96,12 @@ impl Group {
     /// [`Error::CudaUnavailable`] if CUDA is asked for and there is no driver, device, kernel or
     /// the crate was built without it; [`Error::PeerAccess`]; [`Error::Cuda`].
     pub fn build(mut self) -> Result<Vec<Rank>> {
+        crate::trace::span!(
+            info_span,
+            "Group::build",
+            world = self.devices.len(),
+            slot_values = self.slot_values
+        );
         self.check()?;
         self.slot_values = self.slot_values.next_multiple_of(crate::format::GROUP);
         if self.devices.iter().all(|d| *d == Device::Host) {

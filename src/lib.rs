@@ -1,9 +1,138 @@
 //! EXL3 linear layers for tensor parallelism: decode, GEMM, all-reduce and epilogue in one kernel.
+//!
+//! An inference engine that splits a model over the GPUs of one machine calls this crate once for
+//! each row-parallel projection (attention output, MLP down). One kernel decodes the
+//! trellis-quantised weights, multiplies, pushes the partial sums into the other GPUs' memory, waits
+//! for theirs, adds in rank order and applies the epilogue. There is no separate all-reduce, no host
+//! in the loop and no intermediate tensor. Column-parallel layers (q, k and v; gate and up) run in
+//! one launch with the same kernel, without the exchange between GPUs.
+//!
+//! Without the `cuda` feature the same API runs on the CPU, several ranks in one process included,
+//! so that a program can be written and tested on a machine without a GPU.
+//!
+//! # A layer on two ranks
+//!
+//! ```
+//! use half::f16;
+//! use trellink::{Checkpoint, Group, Input, Output, Rank, Result, RowParallel, Split, Stream};
+//!
+//! // What every rank runs, on a thread of its own.
+//! fn down_proj(mut rank: Rank, checkpoint: &Checkpoint) -> Result<Vec<f16>> {
+//!     let linear = checkpoint.linear("model.layers.0.mlp.down_proj")?;
+//!     // K over the ranks; each loads its own part of the file and nothing else.
+//!     let split = Split::even(linear.k(), rank.world())?;
+//!     let layer = RowParallel::load(&rank, &linear, &split)?;
+//!
+//!     let rows = 3;
+//!     let x = vec![f16::from_f32(0.5); rows * layer.k()]; // [rows, this rank's part of K]
+//!     let mut residual = vec![f16::ONE; rows * layer.n()]; // [rows, N], a copy on every rank
+//!     layer.forward(
+//!         &mut rank,
+//!         Stream::host(),
+//!         Input::from(&x[..]),
+//!         Output::add_to(&mut residual[..]), // residual += y, rounded once
+//!     )?;
+//!     Ok(residual)
+//! }
+//!
+//! # fn main() -> Result<()> {
+//! let checkpoint = Checkpoint::open("tests/data/models/austen-3bpw-mcg")?;
+//! let ranks = Group::on_host(2).build()?;
+//! let outputs = std::thread::scope(|scope| {
+//!     let spawn = |rank| scope.spawn(|| down_proj(rank, &checkpoint));
+//!     let threads: Vec<_> = ranks.into_iter().map(spawn).collect();
+//!     let joined = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+//!     joined.collect::<Result<Vec<_>>>()
+//! })?;
+//! assert_eq!(outputs[0], outputs[1]); // the same bits on every rank
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Map
+//!
+//! | for | look at |
+//! |---|---|
+//! | opening a model | [`Checkpoint`], [`weights`] for weights from elsewhere |
+//! | dividing it | [`Split`] |
+//! | the ranks | [`Group`], [`Device`], [`Rank`] |
+//! | the layers | [`RowParallel`], [`ColumnParallel`], [`LoadOptions`] |
+//! | a call | [`Input`], [`Output`] with its [`Epilogue`], [`Stream`] |
+//! | what can go wrong | [`Error`] |
+//! | the format's facts and the order of weights in memory | [`mod@format`] |
+//! | the exchange and the argument for it | [`protocol`] |
+//! | what results are judged by | [`mod@reference`] |
+//! | decoding alone, to check a device against the reference | [`host`], and `cuda` with its feature |
+//!
+//! # Features
+//!
+//! | feature | |
+//! |---|---|
+//! | `cuda` | ranks on CUDA devices: builds the kernels with nvcc and embeds them |
+//! | `cust` | `cuda`, and conversions from cust's streams and buffers |
+//! | `tracing` | spans around opening, loading and building a group, an event when a group fails |
+//! | `bindgen` | for work on the crate: regenerates the bindings of `csrc/params.h` |
+//!
+//! None is on by default. A C++17 compiler is always needed, for the host kernels.
+//!
+//! # What is collective
+//!
+//! | call | |
+//! |---|---|
+//! | [`Group::build`] | once, on one thread, for all ranks |
+//! | `load` | each rank for itself, at any time, on all ranks at once if you like |
+//! | [`RowParallel::forward`] | **collective**: all ranks, with the same M, in the same order |
+//! | [`ColumnParallel::forward`], [`Rank::check`] | each rank for itself |
+//! | dropping a [`Rank`] | each for itself, but calls of the others then time out |
+//!
+//! All ranks of a group live in one process, at most [`MAX_WORLD`] of them. A rank with an empty
+//! shard takes part in collective calls with an empty input. A call with M = 0 exchanges nothing.
+//!
+//! # Threads, streams and graphs
+//!
+//! - A [`Rank`] is `Send`; calls take it by `&mut`, so that it has one order of calls. On the host a
+//!   collective call blocks until the others have made it, so each rank needs a thread of its own.
+//!   On CUDA `forward` only enqueues, and one thread may serve all ranks in turn.
+//! - On CUDA a call runs on the stream that it is given, any stream of the device's primary context:
+//!   cudarc's, candle's, the per-thread default stream. It allocates nothing and never synchronises.
+//! - **The calls of one rank, and replays of graphs that hold them, must not overlap on the
+//!   device.** Use one stream per rank, or order your streams with events: a rank's epoch and its
+//!   place in the exchange are words in device memory, and two kernels of one rank at a time would
+//!   share them. Nothing checks this.
+//! - A call may be captured in a CUDA graph and replayed for ever. All ranks replay the same calls in
+//!   the same order; between replays they may make calls that are not captured. Layer, rank, input
+//!   and outputs must outlive the graph, at the addresses they were captured with.
+//! - While ranks wait for one another their kernels occupy SMs. A group uses at most as many CTAs as
+//!   the device has SMs (shared evenly by ranks on the same device); another kernel that holds all
+//!   SMs and waits for one of these calls would be a deadlock, ended by the timeout.
+//!
+//! # Failures
+//!
+//! A wait ends by the group's [timeout](Group::timeout) at the latest. Then the group *has failed*, for
+//! ever and on all ranks: kernels in flight return, later calls give an [`Error`] and enqueue
+//! nothing, replays return at once without touching their outputs. Contexts and devices stay usable;
+//! drop the ranks and build a new group. On the host the failing call itself returns the error. On
+//! CUDA a call returns before it has run, so its failure shows in a later call or in
+//! [`Rank::check`]: **synchronise the stream and call [`Rank::check`] before you use a result whose
+//! correctness matters to you**; outputs since the last successful check are not valid.
+//!
+//! A call that gives [`Error::InvalidArgument`] has enqueued nothing; the group goes on if all ranks
+//! got the same error.
+//!
+//! # Safety
+//!
+//! Calls on slices, on the host or of cudarc, are safe, with one thing left to the caller: the order of a
+//! rank's calls on the device, above. Raw pointers ([`mod@format`] says their element types), raw streams
+//! and cust's types come in by `unsafe` functions, whose contracts concern what the types cannot
+//! show: the device, the context, and the time until the stream has run the call. The files of a
+//! [`Checkpoint`] are mapped and must not change while it lives.
 
 mod call;
 pub mod checkpoint;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(feature = "cust")]
+pub mod cust;
 mod error;
 #[cfg(feature = "cuda")]
 mod ffi;
@@ -17,6 +146,7 @@ pub mod protocol;
 mod rank;
 pub mod reference;
 mod split;
+mod trace;
 pub mod weights;
 
 pub use call::{Epilogue, Input, Output, Stream};
@@ -26,3 +156,8 @@ pub use group::{Device, Group, MAX_WORLD};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
 pub use rank::Rank;
 pub use split::Split;
+
+/// The examples of README.md, compiled and, where they need no GPU, run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

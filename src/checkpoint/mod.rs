@@ -71,6 +71,7 @@ impl Checkpoint {
     /// - [`Error::InvalidTensor`] if a tensor's place, dtype, shape or value is not what the format
     ///   demands, or if two files hold the same name.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        crate::trace::span!(info_span, "Checkpoint::open", path = %path.as_ref().display());
         let Located { files, index } = locate::locate(path.as_ref())?;
         let checkpoint = Self::open_files(files)?;
         if let Some(index) = index {
@@ -109,6 +110,12 @@ impl Checkpoint {
     fn from_files(files: Vec<File>) -> Result<Self> {
         let tensors = Catalogue::new(files)?;
         let linears = check::linears(&tensors)?;
+        crate::trace::event!(
+            debug,
+            tensors = tensors.entries().len(),
+            linears = linears.len(),
+            "checkpoint is valid"
+        );
         Ok(Checkpoint { tensors, linears })
     }
 

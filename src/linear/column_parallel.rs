@@ -1,6 +1,6 @@
 //! The column-parallel layer: N is split over the ranks; several layers over one input.
 
-use super::{check_len, check_rows, rows_in, LoadOptions, Owner, Shards};
+use super::{check_len, check_rows, rows_in, traced, LoadOptions, Owner, Shards};
 use crate::call::{Input, Output, Stream};
 use crate::rank::Backend;
 use crate::weights::Linear;
@@ -29,7 +29,7 @@ impl ColumnParallel {
     /// options. Complete when it returns; not collective.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for no or more than [`MAX_LAYERS`] linears, or different K;
+    /// [`Error::InvalidArgument`] for no or more than 8 linears, or different K;
     /// [`Error::InvalidSplit`] if a split is not over its linear's N and the rank's world;
     /// [`Error::Cuda`] when the device has no memory left.
     pub fn load(rank: &Rank, linears: &[(&Linear<'_>, &Split)]) -> Result<Self> {
@@ -117,7 +117,7 @@ impl ColumnParallel {
         for (output, &columns) in outputs.iter().zip(&self.columns) {
             check_len("outputs", output.len(), rows, columns)?;
         }
-        match (&mut rank.backend, &self.shards) {
+        let result = match (&mut rank.backend, &self.shards) {
             (Backend::Host(host), Shards::Host(shards)) => {
                 stream.require_host()?;
                 host.column_parallel(shards, &input, rows, outputs)
@@ -129,7 +129,8 @@ impl ColumnParallel {
             }
             #[cfg(feature = "cuda")]
             _ => Err(super::other_back_end()),
-        }
+        };
+        traced(rank.rank, result)
     }
 }
 

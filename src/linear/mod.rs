@@ -22,6 +22,7 @@ enum Shards {
 
 impl Shards {
     fn load(rank: &Rank, linears: &[Linear<'_>]) -> Result<Self> {
+        crate::trace::span!(debug_span, "load", rank = rank.rank, device = %rank.device, linears = ?names(linears));
         match &rank.backend {
             Backend::Host(_) => {
                 let shards = linears.iter().map(crate::host::HostLinear::load);
@@ -36,6 +37,22 @@ impl Shards {
             }
         }
     }
+}
+
+#[cfg(feature = "tracing")]
+fn names<'a>(linears: &[Linear<'a>]) -> Vec<&'a str> {
+    linears.iter().map(Linear::name).collect()
+}
+
+/// Passes a call's result on; a failure of the group leaves an event.
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
+fn traced(rank: usize, result: Result<()>) -> Result<()> {
+    result.inspect_err(|error| {
+        use Error::{GroupFailed, PeerAhead, PeerTimeout};
+        if let PeerTimeout { .. } | PeerAhead { .. } | GroupFailed { .. } = error {
+            crate::trace::event!(error, rank, %error, "the group has failed");
+        }
+    })
 }
 
 /// The rank that a layer was loaded for; calls must come from the same.

@@ -1,6 +1,6 @@
 //! The row-parallel layer: K is split over the ranks, outputs are summed over them.
 
-use super::{check_len, check_rows, rows_in, LoadOptions, Owner, Shards};
+use super::{check_len, check_rows, rows_in, traced, LoadOptions, Owner, Shards};
 use crate::call::{Input, Output, Stream};
 use crate::rank::Backend;
 use crate::weights::Linear;
@@ -108,7 +108,7 @@ impl RowParallel {
         let rows = rows_in("output", output.len(), self.n)?;
         check_rows(rows)?;
         check_len("input", input.len(), rows, self.k)?;
-        match (&mut rank.backend, &self.shards) {
+        let result = match (&mut rank.backend, &self.shards) {
             (Backend::Host(host), Shards::Host(shards)) => {
                 stream.require_host()?;
                 host.row_parallel(&shards[0], &input, rows, &mut output)
@@ -120,6 +120,7 @@ impl RowParallel {
             }
             #[cfg(feature = "cuda")]
             _ => Err(super::other_back_end()),
-        }
+        };
+        traced(rank.rank, result)
     }
 }
