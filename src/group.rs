@@ -38,6 +38,12 @@ pub struct Group {
 impl Group {
     /// A group with one rank on each of these devices, in rank order. A device may occur several
     /// times: its ranks then share its SMs evenly.
+    ///
+    /// Ranks that share a GPU wait for each other inside kernels, so their streams must be able to
+    /// run at the same time, and nothing may wait for the whole device (allocating, freeing,
+    /// synchronising the context) while some of them have called and others not yet. More ranks a
+    /// device than hardware queues (8 by default, `CUDA_DEVICE_MAX_CONNECTIONS`) can block each
+    /// other until the timeout.
     pub fn new(devices: impl IntoIterator<Item = Device>) -> Self {
         Group {
             devices: devices.into_iter().collect(),

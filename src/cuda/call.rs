@@ -68,7 +68,12 @@ pub(crate) struct StreamHandle<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Activations in a cudarc slice or view, to be read on `stream`. Element 0 must be 8-byte
+    /// Activations in a cudarc slice or view, to be read on `stream`.
+    ///
+    /// While `stream` is being captured, cudarc's own bookkeeping gets in the way: a slice waits for
+    /// events recorded before the capture, which CUDA refuses. Turn it off for the context before
+    /// allocating (`CudaContext::disable_event_tracking`), or use [`device_raw`](Self::device_raw).
+    /// Element 0 must be 8-byte
     /// aligned (checked in the call).
     pub fn device<T: DeviceElement>(x: &'a impl DevicePtr<T>, stream: &'a Arc<CudaStream>) -> Self {
         let len = x.len();
