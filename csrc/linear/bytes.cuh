@@ -13,7 +13,8 @@
 // f32 is the centred sum: it fits 32 bits (|b - 510.27| <= 510.27, 128 inputs of at most 32639).
 #pragma once
 
-#include "linear/formed.cuh"
+#include "linear/decode.cuh"
+#include "linear/shared_layout.cuh"
 
 namespace trellink {
 

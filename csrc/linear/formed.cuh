@@ -6,23 +6,20 @@
 #pragma once
 
 #include "linear/decode.cuh"
-#include "linear/shared_layout.cuh"
+#include "linear/float_sums.cuh"
 
 namespace trellink {
 
 template <int kBlocks>
-struct Formed {
+struct Formed : FloatSums<kBlocks> {
+  using typename FloatSums<kBlocks>::Accumulator;
   using Codebooks = AllCodebooks;
   static constexpr int kTokens = kBlocks * kMmaColumns;
   static constexpr int kStrips = 1;
   static constexpr int kPairedHalfBits = 0;
   static constexpr int kPrefetchWords = kTokens >= 32 ? 8 : 16;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 2 + 32;
-  using Scale = float;
   using Shared = SharedLayout<Formed>;
-  struct Accumulator {
-    float v[kBlocks][4] = {};
-  };
 
   // What a lane with this token and quad feeds to the MMA of a tile: fp16 {k = 2q, 2q+1}, {2q+8, 2q+9}.
   static __device__ __forceinline__ uint2* operand(const Shared& shared, uint32_t group, uint32_t tile,
@@ -31,26 +28,16 @@ struct Formed {
   }
 
   // Lane l brings channels 4l .. 4l+3 of a transformed group, whose greatest magnitude (as f32 bits)
-  // is `magnitude`. The group is scaled by a power of two so that it lies in [2^14, 2^15): fp16 then
-  // neither overflows nor loses small inputs to subnormals, whatever the range of the activations.
+  // is `magnitude`.
   static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
                                                      uint32_t group, uint32_t token, uint32_t lane) {
     const uint32_t scale_bits = power_of_two_scale(magnitude);
     const float scale = __uint_as_float(scale_bits);
-    if (lane == 0) *shared.scale(group, token) = __uint_as_float((254u << 23) - scale_bits);
+    if (lane == 0) *shared.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
     const uint32_t k = lane % 4 * 4;
     auto* first = reinterpret_cast<uint32_t*>(operand(shared, group, lane / 4, token, k % 8 / 2)) + k / 8;
     first[0] = ptx::pack_f16x2(__fmul_rn(v[0], scale), __fmul_rn(v[1], scale));
     first[2] = ptx::pack_f16x2(__fmul_rn(v[2], scale), __fmul_rn(v[3], scale));
-  }
-
-  // The power of two, as f32 bits, that brings a magnitude into [2^14, 2^15); 1 for zeros, and for
-  // infinities and NaN, which pass through.
-  static __device__ __forceinline__ uint32_t power_of_two_scale(uint32_t magnitude) {
-    const uint32_t exponent = magnitude >> 23;
-    const bool plain = exponent == 0 || exponent == 255;
-    // Exponent field of 2^(14 - (exponent - 127)), kept where its inverse is a normal number.
-    return (plain ? 127u : min(268u - exponent, 253u)) << 23;
   }
 
   // acc += blocks * group `group` of the shared input.
@@ -73,27 +60,7 @@ struct Formed {
         ptx::mma_m16n8k16_f16(part[n], a[0], a[1], a[2], a[3], b.x, b.y);
       }
     });
-#pragma unroll
-    for (int n = 0; n < kBlocks; ++n) {
-      const float2 scale = *reinterpret_cast<const float2*>(shared.scale(group, n * kMmaColumns + 2 * quad));
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        acc[0].v[n][i] = __fmaf_rn(i % 2 ? scale.y : scale.x, part[n][i], acc[0].v[n][i]);
-      }
-    }
-  }
-
-  // Writes a warp's result of one strip to its place in the shared sums.
-  static __device__ __forceinline__ void store_sums(const Shared& shared, uint32_t warp_strip, uint32_t lane,
-                                                    const Accumulator& acc) {
-#pragma unroll
-    for (int n = 0; n < kBlocks; ++n) {
-      const uint32_t token = n * kMmaColumns + lane % kQuads * 2;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        *shared.sum(warp_strip, token + i % 2, lane / kQuads + i / 2 * 8) = acc.v[n][i];
-      }
-    }
+    FloatSums<kBlocks>::add_group(shared, group, lane, part, acc[0]);
   }
 };
 

@@ -7,12 +7,14 @@
 // loads of the inputs.
 #pragma once
 
-#include "linear/formed.cuh"
+#include "linear/decode.cuh"
+#include "linear/float_sums.cuh"
 
 namespace trellink {
 
 template <int kBlocks>
-struct Halves {
+struct Halves : FloatSums<kBlocks> {
+  using typename FloatSums<kBlocks>::Accumulator;
   using Codebooks = Dispatch<Codebook::k3inst, Codebook::kMcg>;
   static constexpr int kTokens = kBlocks * kMmaColumns;
   // Two strips of more words, or for more tokens, would not leave enough registers.
@@ -20,11 +22,7 @@ struct Halves {
   static constexpr int kPairedHalfBits = kBlocks == 1 ? 8 : 0;
   static constexpr int kPrefetchWords = kBlocks == 1 ? 16 : 12;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 4 + 64;
-  using Scale = float;
   using Shared = SharedLayout<Halves>;
-  struct Accumulator {
-    float v[kBlocks][4] = {};
-  };
 
   // What a lane with this token and quad feeds to the two MMAs of a tile: k = 2q, 2q+1, 2q+8, 2q+9,
   // each as two equal fp16.
@@ -36,9 +34,9 @@ struct Halves {
   // As Formed::store_group.
   static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
                                                      uint32_t group, uint32_t token, uint32_t lane) {
-    const uint32_t scale_bits = Formed<1>::power_of_two_scale(magnitude);
+    const uint32_t scale_bits = power_of_two_scale(magnitude);
     const float scale = __uint_as_float(scale_bits);
-    if (lane == 0) *shared.scale(group, token) = __uint_as_float((254u << 23) - scale_bits);
+    if (lane == 0) *shared.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
     const uint32_t k = lane % 4 * 4;
     auto* first = reinterpret_cast<uint2*>(operand(shared, group, lane / 4, token, k % 8 / 2)) + k / 8;
     uint32_t twice[4];
@@ -79,28 +77,7 @@ struct Halves {
       }
     });
 #pragma unroll
-    for (int n = 0; n < kBlocks; ++n) {
-      const float2 scale = *reinterpret_cast<const float2*>(shared.scale(group, n * kMmaColumns + 2 * quad));
-#pragma unroll
-      for (int s = 0; s < kCount; ++s) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          acc[s].v[n][i] = __fmaf_rn(i % 2 ? scale.y : scale.x, part[s][n][i], acc[s].v[n][i]);
-        }
-      }
-    }
-  }
-
-  static __device__ __forceinline__ void store_sums(const Shared& shared, uint32_t warp_strip, uint32_t lane,
-                                                    const Accumulator& acc) {
-#pragma unroll
-    for (int n = 0; n < kBlocks; ++n) {
-      const uint32_t token = n * kMmaColumns + lane % kQuads * 2;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        *shared.sum(warp_strip, token + i % 2, lane / kQuads + i / 2 * 8) = acc.v[n][i];
-      }
-    }
+    for (int s = 0; s < kCount; ++s) FloatSums<kBlocks>::add_group(shared, group, lane, part[s], acc[s]);
   }
 };
 

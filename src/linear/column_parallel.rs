@@ -1,6 +1,6 @@
 //! The column-parallel layer: N is split over the ranks; several layers over one input.
 
-use super::{check_len, check_rows, rows_in, traced, LoadOptions, Owner, Shards};
+use super::{check_len, check_rows, check_split, rows_in, traced, LoadOptions, Owner, Shards};
 use crate::call::{Input, Output, Stream};
 use crate::rank::Backend;
 use crate::weights::Linear;
@@ -49,17 +49,7 @@ impl ColumnParallel {
         let mut columns = Vec::new();
         let mut shards = Vec::new();
         for (linear, split) in linears {
-            if split.world() != rank.world || split.channels() != linear.n() {
-                return Err(Error::InvalidSplit {
-                    found: format!("{} channels over {} ranks", split.channels(), split.world()),
-                    expected: format!(
-                        "the {} output channels of `{}` over {} ranks",
-                        linear.n(),
-                        linear.name(),
-                        rank.world
-                    ),
-                });
-            }
+            check_split(split, rank, linear, "output", linear.n())?;
             let shard = linear.columns(split.range(rank.rank))?;
             columns.push(shard.n());
             shards.push(shard);

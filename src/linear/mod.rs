@@ -10,7 +10,7 @@ pub use row_parallel::RowParallel;
 
 use crate::rank::Backend;
 use crate::weights::Linear;
-use crate::{Device, Error, Rank, Result};
+use crate::{Device, Error, Rank, Result, Split};
 
 /// The shards of a layer, on the back end of its rank.
 #[derive(Debug)]
@@ -81,6 +81,28 @@ impl Owner {
         let expected = format!("{}, for which the layer was loaded", show(self));
         Err(Error::argument("rank", show(&found), expected))
     }
+}
+
+/// Fails unless `split` divides the `channels` (input or output, as `side` says) of `linear` over the
+/// rank's world.
+fn check_split(
+    split: &Split,
+    rank: &Rank,
+    linear: &Linear<'_>,
+    side: &str,
+    channels: usize,
+) -> Result<()> {
+    if split.world() == rank.world && split.channels() == channels {
+        return Ok(());
+    }
+    Err(Error::InvalidSplit {
+        found: format!("{} channels over {} ranks", split.channels(), split.world()),
+        expected: format!(
+            "the {channels} {side} channels of `{}` over {} ranks",
+            linear.name(),
+            rank.world
+        ),
+    })
 }
 
 /// The number of rows in `len` elements of rows of `columns`.

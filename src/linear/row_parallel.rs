@@ -1,10 +1,10 @@
 //! The row-parallel layer: K is split over the ranks, outputs are summed over them.
 
-use super::{check_len, check_rows, rows_in, traced, LoadOptions, Owner, Shards};
+use super::{check_len, check_rows, check_split, rows_in, traced, LoadOptions, Owner, Shards};
 use crate::call::{Input, Output, Stream};
 use crate::rank::Backend;
 use crate::weights::Linear;
-use crate::{Error, Rank, Result, Split};
+use crate::{Rank, Result, Split};
 
 /// One rank's part of a row-parallel linear (attention output, MLP down).
 ///
@@ -29,8 +29,8 @@ impl RowParallel {
     /// of the mapping is read. May run on all ranks at the same time; is not collective.
     ///
     /// # Errors
-    /// [`Error::InvalidSplit`] if `split` is not over `linear.k()` and the rank's world;
-    /// [`Error::Cuda`] when the device has no memory left.
+    /// [`InvalidSplit`](crate::Error::InvalidSplit) if `split` is not over `linear.k()` and the rank's world;
+    /// [`Cuda`](crate::Error::Cuda) when the device has no memory left.
     pub fn load(rank: &Rank, linear: &Linear<'_>, split: &Split) -> Result<Self> {
         Self::load_with(rank, linear, split, LoadOptions::default())
     }
@@ -45,17 +45,7 @@ impl RowParallel {
         split: &Split,
         options: LoadOptions,
     ) -> Result<Self> {
-        if split.world() != rank.world || split.channels() != linear.k() {
-            return Err(Error::InvalidSplit {
-                found: format!("{} channels over {} ranks", split.channels(), split.world()),
-                expected: format!(
-                    "the {} input channels of `{}` over {} ranks",
-                    linear.k(),
-                    linear.name(),
-                    rank.world
-                ),
-            });
-        }
+        check_split(split, rank, linear, "input", linear.k())?;
         let shard = linear.rows(split.range(rank.rank))?;
         Ok(RowParallel {
             owner: Owner::of(rank),
@@ -93,9 +83,9 @@ impl RowParallel {
     /// themselves: use one stream, or order your streams with events.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for wrong lengths, dtypes, devices or alignment: nothing was
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) for wrong lengths, dtypes, devices or alignment: nothing was
     /// launched and the group still works if the other ranks get the same error.
-    /// [`Error::PeerTimeout`], [`Error::PeerAhead`], [`Error::GroupFailed`]: the group has failed;
+    /// [`PeerTimeout`](crate::Error::PeerTimeout), [`PeerAhead`](crate::Error::PeerAhead), [`GroupFailed`](crate::Error::GroupFailed): the group has failed;
     /// on a GPU failures of this call show in a later call or in [`Rank::check`].
     pub fn forward(
         &self,
