@@ -41,7 +41,12 @@ template <class Arithmetic>
 __device__ __forceinline__ void load_input(const TrellinkLinear& params, const TrellinkSegment& segment,
                                            const SharedLayout<Arithmetic>& shared, uint32_t first_token, uint32_t first_group,
                                            uint32_t groups) {
-  constexpr uint32_t kBatch = 4;  // loads in flight
+  // Loads in flight. Before Hopper the code takes more registers here, and four would spill.
+#if __CUDA_ARCH__ >= 900
+  constexpr uint32_t kBatch = 4;
+#else
+  constexpr uint32_t kBatch = 2;
+#endif
   const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;
   const auto* x = reinterpret_cast<const uint16_t*>(params.x);
   const auto* suh = reinterpret_cast<const uint16_t*>(segment.suh);

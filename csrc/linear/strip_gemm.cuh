@@ -38,6 +38,8 @@ struct StripGemm {
     constexpr bool kPrefetch = kCount * kHalfBits <= Arithmetic::kPrefetchWords;
     uint32_t words[kCount][kHalfBits], next[kCount][kHalfBits];
     if (kPrefetch) load<kHalfBits>(first_strip, begin, lane, next);
+    // The body is long: unrolled, it would only take more registers.
+#pragma unroll 1
     for (uint32_t group = begin; group < end; group += stride) {
       if (!kPrefetch) load<kHalfBits>(first_strip, group, lane, next);
 #pragma unroll
