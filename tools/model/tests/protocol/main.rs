@@ -132,12 +132,13 @@ fn an_abort_ends_every_wait_and_spoils_no_sum() {
 fn an_abort_ends_the_waits_of_three_ranks() {
     let seen = Case {
         aborted: true,
+        leaves_before: Some(1),
         preemptions: 0,
         ..Case::new(3, 3)
     }
     .check();
     println!("{seen:?}");
-    assert!(seen.ended.into_inner() > 0 && seen.finished.into_inner() > 0);
+    assert!(seen.ended.into_inner() > 0);
 }
 
 #[test]
