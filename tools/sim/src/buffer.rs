@@ -30,12 +30,21 @@ impl Buffer {
         // SAFETY: writes one pointer; `Drop` frees what is returned, once.
         let allocation = unsafe { trellink_sim_allocate(bytes as u64, &mut memory) };
         let base = memory.cast::<u8>();
-        // SAFETY: the buffer has room for `bytes`, nobody else has it yet, and T is plain data.
-        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr().cast::<u8>(), base, bytes) };
-        Buffer {
+        let buffer = Buffer {
             allocation,
             base,
             bytes,
+        };
+        buffer.write(data);
+        buffer
+    }
+
+    /// Replaces the contents by as many bytes.
+    pub(crate) fn write<T: Copy>(&self, data: &[T]) {
+        assert_eq!(std::mem::size_of_val(data), self.bytes);
+        // SAFETY: the buffer has room for `bytes`, no launch is running, and T is plain data.
+        unsafe {
+            std::ptr::copy_nonoverlapping(data.as_ptr().cast::<u8>(), self.base, self.bytes);
         }
     }
 
