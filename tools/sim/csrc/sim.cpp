@@ -3,7 +3,8 @@
 // A fiber runs until it synchronises or polls; then the next lane of its warp does. A warp runs until
 // all of it is at a barrier, polls or has ended; then the next warp does, in an order that is drawn
 // anew each time. So one warp is as far ahead of the others as barriers allow, and a barrier that is
-// missing shows. The draws follow from TRELLINK_SIM_SEED and the block index.
+// missing shows. The draws follow from TRELLINK_SIM_SEED, the launch and the
+// block. Now and then a CTA is held up at the end of a call, so that peers are in the next one.
 //
 // A CTA in which every fiber waits for others that can no longer come (a warp operation in divergent
 // code, a barrier that not all threads reach) is a bug in the kernel: the process is stopped with a
@@ -100,6 +101,9 @@ class Cta {
     fibers_[current_].polled = true;
     yield();
   }
+  void hold_up() {
+    if (random_() % 4 == 0) usleep(4000);
+  }
   unsigned char* shared() { return shared_.begin(); }
 
   static thread_local Cta* running;
@@ -107,7 +111,8 @@ class Cta {
  private:
   static uint64_t seed() {
     const char* seed = std::getenv("TRELLINK_SIM_SEED");
-    return seed ? std::strtoull(seed, nullptr, 10) << 32 : 0;
+    static std::atomic<uint64_t> ctas{0};
+    return (seed ? std::strtoull(seed, nullptr, 10) << 32 : 0) + (ctas++ << 8);
   }
   // Jumps spare the system call that swapcontext makes for the signal mask.
   void yield() {
@@ -237,6 +242,7 @@ LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count) {
   return Cta::running->warp_exchange(op, words, count);
 }
 void poll() { Cta::running->poll(); }
+void hold_up() { Cta::running->hold_up(); }
 unsigned char* dynamic_shared() { return Cta::running->shared(); }
 
 }  // namespace sim

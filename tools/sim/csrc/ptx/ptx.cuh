@@ -152,7 +152,10 @@ inline void st_relaxed_gpu(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __A
 inline uint32_t ld_relaxed_sys(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline void st_relaxed_sys(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
 
-inline uint32_t atom_add_acq_rel_gpu(uint32_t* p, uint32_t x) { return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL); }
+inline uint32_t atom_add_acq_rel_gpu(uint32_t* p, uint32_t x) {
+  sim::hold_up();
+  return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL);
+}
 
 inline uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x) {
   __atomic_compare_exchange_n(p, &expected, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
