@@ -17,6 +17,11 @@ fn main() {
         .flag("-ffp-contract=off")
         .flag_if_supported("-Wno-unknown-pragmas")
         .flag_if_supported("-Wno-unused-parameter")
+        // What C++ leaves undefined and a misaligned access of a vector type stop the process.
+        .flag("-fsanitize=alignment,bounds,shift,signed-integer-overflow,float-cast-overflow")
+        .flag("-fsanitize-undefined-trap-on-error")
+        // Its longjmp refuses to change stacks.
+        .flag("-U_FORTIFY_SOURCE")
         .opt_level(2)
         .file("csrc/sim.cpp")
         .compile("trellink_sim");

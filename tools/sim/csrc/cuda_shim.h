@@ -23,9 +23,9 @@
 #define __grid_constant__
 #define __shared__ static thread_local
 
-struct uint2 { uint32_t x, y; };
+struct alignas(8) uint2 { uint32_t x, y; };
 struct alignas(16) uint4 { uint32_t x, y, z, w; };
-struct float2 { float x, y; };
+struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) ulonglong2 { uint64_t x, y; };
 inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
@@ -50,6 +50,8 @@ using LaneWords = const uint32_t (*)[8];
 LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count);
 // Lets other threads run: called in every poll of memory that somebody else writes.
 void poll();
+// May take a while: called where other ranks may be ahead.
+void hold_up();
 unsigned char* dynamic_shared();
 // Ends the process with a message: the kernel did what it must never do.
 [[noreturn]] void fail(const char* what);
@@ -66,7 +68,11 @@ inline void __syncthreads() { sim::sync_threads(); }
 inline uint32_t __float_as_uint(float x) { uint32_t u; std::memcpy(&u, &x, 4); return u; }
 inline float __uint_as_float(uint32_t u) { float x; std::memcpy(&x, &u, 4); return x; }
 inline float __int2float_rn(int32_t x) { return static_cast<float>(x); }
-inline int32_t __float2int_rn(float x) { return static_cast<int32_t>(std::nearbyint(x)); }
+// As cvt.rni.s32.f32: what does not fit becomes the nearest that does, NaN becomes 0.
+inline int32_t __float2int_rn(float x) {
+  const double whole = std::nearbyint(static_cast<double>(x));
+  return std::isnan(x) ? 0 : static_cast<int32_t>(std::min(std::max(whole, -2147483648.0), 2147483647.0));
+}
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }

@@ -1,8 +1,14 @@
 // Runs the kernels of csrc/kernels: a CTA is an OS thread, its CUDA threads are fibers.
 //
-// A fiber runs until it synchronises or polls; then the next one does. A CTA in which every fiber
-// waits for others that can no longer come (a warp operation in divergent code, a barrier that not
-// all threads reach) is a bug in the kernel: the process is stopped with a message.
+// A fiber runs until it synchronises or polls; then the next lane of its warp does. A warp runs until
+// all of it is at a barrier, polls or has ended; then the next warp does, in an order that is drawn
+// anew each time. So one warp is as far ahead of the others as barriers allow, and a barrier that is
+// missing shows. The draws follow from TRELLINK_SIM_SEED, the launch and the
+// block. Now and then a CTA is held up at the end of a call, so that peers are in the next one.
+//
+// A CTA in which every fiber waits for others that can no longer come (a warp operation in divergent
+// code, a barrier that not all threads reach) is a bug in the kernel: the process is stopped with a
+// message. An access behind shared memory or behind a buffer ends in a segmentation fault.
 
 #include "kernels/decode.cu"
 #include "kernels/linear_bytes_4.cu"
@@ -14,12 +20,17 @@
 #include "kernels/linear_halves_8.cu"
 
 #include <sched.h>
+#include <setjmp.h>
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -31,6 +42,27 @@ namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
 
+// Memory that ends, but for what is missing to 16 bytes, where an unmapped page begins.
+class Guarded {
+ public:
+  explicit Guarded(size_t bytes) : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
+    used_ = (bytes + 15) / 16 * 16;
+    mapped_ = (used_ + page_ - 1) / page_ * page_ + page_;
+    void* map = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) fail("out of memory");
+    map_ = static_cast<unsigned char*>(map);
+    if (mprotect(map_ + mapped_ - page_, page_, PROT_NONE) != 0) fail("no guard page");
+  }
+  Guarded(const Guarded&) = delete;
+  ~Guarded() { munmap(map_, mapped_); }
+  unsigned char* begin() const { return map_ + mapped_ - page_ - used_; }
+  size_t size() const { return used_; }
+
+ private:
+  size_t page_, used_, mapped_;
+  unsigned char* map_;
+};
+
 struct Warp {
   uint32_t words[2][32][8];
   Op op;
@@ -39,8 +71,9 @@ struct Warp {
 };
 
 struct Fiber {
-  ucontext_t context;
-  std::unique_ptr<unsigned char[]> stack;
+  jmp_buf resume;
+  bool begun = false;
+  bool polled = false;                  // in this turn of its warp
   uint64_t exchanges = 0;             // warp operations this lane has begun
   const uint64_t* waits_for = nullptr;  // a counter that has to exceed `value`
   uint64_t value = 0;
@@ -50,23 +83,43 @@ struct Fiber {
 class Cta {
  public:
   Cta(uint32_t block, uint32_t grid, uint32_t threads, uint32_t shared_bytes, std::function<void()> kernel)
-      : fibers_(threads), warps_(threads / 32), kernel_(std::move(kernel)), shared_(shared_bytes / 16 + 1) {
+      : fibers_(threads),
+        warps_(threads / 32),
+        kernel_(std::move(kernel)),
+        stacks_(threads * kStackBytes),
+        shared_(shared_bytes),
+        random_(seed() + block) {
     place_ = {{0}, {block}, {threads}, {grid}};
     // Shared memory begins undefined. These bytes are NaN in fp16 and f32, so that a use shows.
-    std::memset(shared_.data(), 0xff, shared_.size() * 16);
+    std::memset(shared_.begin(), 0xff, shared_.size());
   }
 
   void run();
   void sync_threads();
   LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count);
-  void yield() { swapcontext(&fibers_[current_].context, &scheduler_); }
-  unsigned char* shared() { return reinterpret_cast<unsigned char*>(shared_.data()); }
+  void poll() {
+    fibers_[current_].polled = true;
+    yield();
+  }
+  void hold_up() {
+    if (random_() % 4 == 0) usleep(4000);
+  }
+  unsigned char* shared() { return shared_.begin(); }
 
   static thread_local Cta* running;
 
  private:
-  struct alignas(16) Chunk { unsigned char bytes[16]; };
-
+  static uint64_t seed() {
+    const char* seed = std::getenv("TRELLINK_SIM_SEED");
+    static std::atomic<uint64_t> ctas{0};
+    return (seed ? std::strtoull(seed, nullptr, 10) << 32 : 0) + (ctas++ << 8);
+  }
+  // Jumps spare the system call that swapcontext makes for the signal mask.
+  void yield() {
+    if (_setjmp(fibers_[current_].resume) == 0) _longjmp(scheduler_, 1);
+  }
+  void resume();
+  bool run_warp(uint32_t warp);
   static void enter() {
     running->kernel_();
     running->fibers_[running->current_].done = true;
@@ -81,9 +134,11 @@ class Cta {
   std::vector<Fiber> fibers_;
   std::vector<Warp> warps_;
   std::function<void()> kernel_;
-  std::vector<Chunk> shared_;
+  Guarded stacks_;
+  Guarded shared_;
+  std::mt19937_64 random_;
   Place place_;
-  ucontext_t scheduler_;
+  jmp_buf scheduler_;
   uint32_t current_ = 0;
   uint32_t at_barrier_ = 0;
   uint64_t barriers_ = 0;
@@ -91,30 +146,51 @@ class Cta {
 
 thread_local Cta* Cta::running = nullptr;
 
+// Lets the current fiber run until it yields.
+void Cta::resume() {
+  Fiber& fiber = fibers_[current_];
+  place = place_;
+  place.thread.x = current_;
+  if (_setjmp(scheduler_) != 0) return;
+  if (fiber.begun) _longjmp(fiber.resume, 1);
+  fiber.begun = true;
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack = {stacks_.begin() + current_ * kStackBytes, 0, kStackBytes};
+  context.uc_link = nullptr;
+  makecontext(&context, &Cta::enter, 0);
+  setcontext(&context);
+}
+
+// Lets a warp run as far as it comes without the others; false if that is nowhere.
+bool Cta::run_warp(uint32_t warp) {
+  const uint32_t first_lane = random_() % 32;
+  bool ran = false;
+  for (uint32_t i = 0; i < 32; ++i) fibers_[warp * 32 + i].polled = false;
+  for (bool progress = true; progress;) {
+    progress = false;
+    for (uint32_t i = 0; i < 32; ++i) {
+      current_ = warp * 32 + (first_lane ^ i);
+      Fiber& fiber = fibers_[current_];
+      if (fiber.done || fiber.polled || (fiber.waits_for && *fiber.waits_for <= fiber.value)) continue;
+      fiber.waits_for = nullptr;
+      resume();
+      progress = ran = true;
+    }
+  }
+  return ran;
+}
+
 void Cta::run() {
   running = this;
-  for (auto& fiber : fibers_) {
-    fiber.stack.reset(new unsigned char[kStackBytes]);
-    getcontext(&fiber.context);
-    fiber.context.uc_stack = {fiber.stack.get(), 0, kStackBytes};
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, &Cta::enter, 0);
-  }
-  for (size_t live = fibers_.size(); live > 0;) {
+  std::vector<uint32_t> order(warps_.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto live = [&] { return std::any_of(fibers_.begin(), fibers_.end(), [](const Fiber& f) { return !f.done; }); };
+  while (live()) {
+    std::shuffle(order.begin(), order.end(), random_);
     bool progress = false;
-    live = 0;
-    for (current_ = 0; current_ < fibers_.size(); ++current_) {
-      Fiber& fiber = fibers_[current_];
-      if (fiber.done) continue;
-      ++live;
-      if (fiber.waits_for && *fiber.waits_for <= fiber.value) continue;
-      fiber.waits_for = nullptr;
-      progress = true;
-      place = place_;
-      place.thread.x = current_;
-      swapcontext(&scheduler_, &fiber.context);
-    }
-    if (live > 0 && !progress) fail("all threads of a CTA wait for each other: divergent warp operation or barrier");
+    for (const uint32_t warp : order) progress |= run_warp(warp);
+    if (!progress) fail("all threads of a CTA wait for each other: divergent warp operation or barrier");
     // Other CTAs may be what the pollers wait for.
     sched_yield();
   }
@@ -165,7 +241,8 @@ void sync_threads() { Cta::running->sync_threads(); }
 LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count) {
   return Cta::running->warp_exchange(op, words, count);
 }
-void poll() { Cta::running->yield(); }
+void poll() { Cta::running->poll(); }
+void hold_up() { Cta::running->hold_up(); }
 unsigned char* dynamic_shared() { return Cta::running->shared(); }
 
 }  // namespace sim
@@ -182,3 +259,11 @@ extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kerne
 extern "C" void trellink_sim_decode(const TrellinkDecode* params, uint32_t grid) {
   sim::launch(grid, 128, 0, [=] { trellink_decode(*params); });
 }
+
+// Memory of a device: 16-byte aligned, zero, and unmapped behind its end.
+extern "C" void* trellink_sim_allocate(uint64_t bytes, void** memory) {
+  auto* guarded = new sim::Guarded(bytes);
+  *memory = guarded->begin();
+  return guarded;
+}
+extern "C" void trellink_sim_free(void* allocation) { delete static_cast<sim::Guarded*>(allocation); }

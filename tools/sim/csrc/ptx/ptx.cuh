@@ -125,18 +125,25 @@ inline void mma_m16n8k32_u8s8(int32_t (&d)[4], uint32_t a0, uint32_t a1, uint32_
   }
 }
 
-inline uint4 ld_stream_v4(const uint32_t* p) { uint4 d; std::memcpy(&d, p, sizeof d); return d; }
-inline uint2 ld_stream_v2(const uint32_t* p) { uint2 d; std::memcpy(&d, p, sizeof d); return d; }
+// A vector access must be aligned to its width.
+template <class T>
+inline T* aligned(T* p, uintptr_t width) {
+  if (reinterpret_cast<uintptr_t>(p) % width != 0) sim::fail("a vector access that is not aligned");
+  return p;
+}
+
+inline uint4 ld_stream_v4(const uint32_t* p) { return *reinterpret_cast<const uint4*>(aligned(p, 16)); }
+inline uint2 ld_stream_v2(const uint32_t* p) { return *reinterpret_cast<const uint2*>(aligned(p, 8)); }
 inline uint32_t ld_stream(const uint32_t* p) { return *p; }
 
 inline void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) {
-  __atomic_store_n(p, x, __ATOMIC_RELAXED);
+  __atomic_store_n(aligned(p, 16), x, __ATOMIC_RELAXED);
   __atomic_store_n(p + 1, y, __ATOMIC_RELAXED);
 }
 
 inline ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
   sim::poll();
-  return {__atomic_load_n(p, __ATOMIC_RELAXED), __atomic_load_n(p + 1, __ATOMIC_RELAXED)};
+  return {__atomic_load_n(aligned(p, 16), __ATOMIC_RELAXED), __atomic_load_n(p + 1, __ATOMIC_RELAXED)};
 }
 
 inline uint32_t ld_relaxed_gpu(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
@@ -145,7 +152,10 @@ inline void st_relaxed_gpu(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __A
 inline uint32_t ld_relaxed_sys(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline void st_relaxed_sys(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
 
-inline uint32_t atom_add_acq_rel_gpu(uint32_t* p, uint32_t x) { return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL); }
+inline uint32_t atom_add_acq_rel_gpu(uint32_t* p, uint32_t x) {
+  sim::hold_up();
+  return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL);
+}
 
 inline uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x) {
   __atomic_compare_exchange_n(p, &expected, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);

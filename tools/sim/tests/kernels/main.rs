@@ -1,0 +1,7 @@
+//! The kernels, run on the CPU, against the reference.
+
+mod common;
+mod exchange;
+mod formats;
+mod shapes;
+mod values;
