@@ -7,10 +7,11 @@ pub enum Arithmetic {
     /// The fastest for each range of M. A row's bits may differ between calls whose M lie in
     /// different ranges, never with the contents or order of the other rows.
     ///
-    /// On a GPU: mul1 up to M = 8, and 3inst and mcg up to M = 16, multiply what the codebook makes
-    /// of a state as it is, without the format's rounding of the weight to fp16 (a relative 2^-12);
-    /// above, weights are formed in fp16, bit for bit the format's. A column-parallel call that
-    /// mixes mul1 with another codebook always forms weights. The host has one arithmetic.
+    /// On a GPU the ranges end at M = 4 and 8 (mul1), or at 8 and 16 (3inst, mcg). Within these what
+    /// the codebook makes of a state is multiplied as it is, without the format's rounding of the
+    /// weight to fp16 (a relative 2^-12); above, weights are formed in fp16, bit for bit the
+    /// format's. A column-parallel call that mixes mul1 with another codebook always forms
+    /// weights. The host has one arithmetic.
     #[default]
     Fastest,
     /// One arithmetic for every M, that of formed weights: a row's bits are the same whether it is

@@ -12,7 +12,8 @@ use crate::{Rank, Result, Split};
 /// `y = ((Σ_r ((x_r ⊙ suh_r)·H·W_r))·H) ⊙ svh + bias`, where r runs over the ranks in order and
 /// x_r, suh_r, W_r are the rank's slices of K; then the output's epilogue is applied and the result
 /// rounded once (`docs/exl3-format.md`, "Tensor parallelism"). All ranks get the same bits, in every
-/// run, and a row's bits do not depend on the other rows.
+/// run; a row's bits do not depend on what the other rows hold, nor on its place among them. On M they
+/// may depend, see [`Arithmetic`](super::Arithmetic).
 #[derive(Debug)]
 pub struct RowParallel {
     owner: Owner,
