@@ -136,10 +136,6 @@ __device__ __forceinline__ uint32_t ld_stream(const uint32_t* p) {
   return d;
 }
 
-__device__ __forceinline__ void prefetch_l2(const void* p) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-}
-
 // Two adjacent packets. Each 64-bit element is single-copy atomic; the pair is not, so a reader
 // checks the two halves on their own.
 __device__ __forceinline__ void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) {
@@ -149,12 +145,6 @@ __device__ __forceinline__ void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint6
 __device__ __forceinline__ ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
   ulonglong2 d;
   asm volatile("ld.relaxed.sys.global.v2.b64 {%0,%1}, [%2];" : "=l"(d.x), "=l"(d.y) : "l"(p) : "memory");
-  return d;
-}
-
-__device__ __forceinline__ uint32_t ld_relaxed_gpu(const uint32_t* p) {
-  uint32_t d;
-  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(d) : "l"(p) : "memory");
   return d;
 }
 

@@ -146,7 +146,6 @@ inline ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
   return {__atomic_load_n(aligned(p, 16), __ATOMIC_RELAXED), __atomic_load_n(p + 1, __ATOMIC_RELAXED)};
 }
 
-inline uint32_t ld_relaxed_gpu(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline uint64_t ld_relaxed_gpu_u64(const uint64_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline void st_relaxed_gpu(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
 inline uint32_t ld_relaxed_sys(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
