@@ -11,6 +11,8 @@
 #define TRELLINK_MAX_SEGMENTS 8
 /* Threads of a CTA of the linear kernels. */
 #define TRELLINK_LINEAR_THREADS 512
+/* CTAs of a launch that exchanges, at most. */
+#define TRELLINK_MAX_CTAS 256
 
 /* Element types of activations and outputs. */
 #define TRELLINK_DTYPE_F16 0
@@ -27,15 +29,11 @@
 #define TRELLINK_STATE_PEER_AHEAD 2
 #define TRELLINK_STATE_ABORTED 3
 
-/* Per-rank words in device memory that outlive a launch. `epoch` and `failed` are read as one u64. */
+/* Per-rank words in device memory that outlive a launch. */
 typedef struct TrellinkControl {
-  /* Epoch of the next call. Written by the last CTA to leave a launch. */
-  uint32_t epoch;
   /* A TRELLINK_STATE_*; once not OK, launches return without touching their outputs. */
   uint32_t failed;
-  /* CTAs that have left the running launch. */
-  uint32_t departed;
-  /* The own arena is scrubbed after epochs e with (e & scrub_mask) <= 1. */
+  /* Tags are renewed in epochs e with (e & scrub_mask) <= 1. */
   uint32_t scrub_mask;
   /* How long a wait may last. */
   uint64_t timeout_ns;
@@ -58,6 +56,9 @@ typedef struct TrellinkExchange {
   uint64_t arena[TRELLINK_MAX_WORLD];
   /* TrellinkControl of this rank. */
   uint64_t control;
+  /* u32 [TRELLINK_MAX_CTAS], all the same between launches: the epoch of the next call. A CTA reads the
+   * word of its number and advances those that no other CTA of the launch does. */
+  uint64_t epochs;
   /* TrellinkReport of this rank. */
   uint64_t report;
   /* A u32 that is not 0 once any rank of the group has failed; host-mapped. */
@@ -109,9 +110,13 @@ typedef struct TrellinkLinear {
    * both multiples of 8. */
   uint32_t first_strip;
   uint32_t strips;
-  /* Bytes of dynamic shared memory of the launch. */
+  /* CTAs of a cluster, which share K; 1 without clusters. */
+  uint32_t k_splits;
+  /* Bytes of dynamic shared memory of the launch, and those of them for each warp's weights. */
   uint32_t shared_bytes;
-  uint32_t reserved;
+  uint32_t ring_bytes;
+  /* Stages of the weights' ring, 1 to 4. */
+  uint32_t stages;
   TrellinkExchange exchange;
   TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];
 } TrellinkLinear;

@@ -9,7 +9,14 @@ use crate::Arithmetic;
 
 /// Threads of a CTA; `TRELLINK_LINEAR_THREADS` in csrc/params.h.
 const THREADS: usize = 512;
-const WARPS: usize = THREADS / 32;
+const LANES: usize = 32;
+const WARPS: usize = THREADS / LANES;
+/// Between the scales and the input; `kAlignment` in csrc/linear/shared_layout.cuh.
+const ALIGNMENT: usize = 16;
+/// CTAs of a launch; `TRELLINK_MAX_CTAS` in csrc/params.h.
+const MAX_CTAS: usize = 256;
+/// Stages of the weights on their way; what csrc/linear/weight_stream.cuh can wait for.
+const MAX_STAGES: usize = 4;
 /// Floats between the sums of two tokens; `kSumStride` in csrc/linear/shared_layout.cuh.
 const SUM_STRIDE: usize = 20;
 
@@ -86,18 +93,19 @@ impl LinearKernel {
 
     /// What its arithmetic needs; the constants of csrc/linear/{bytes,halves,formed}.cuh.
     fn needs(self) -> Needs {
-        let (tokens, strips, token_group_bytes, scale_bytes) = match self {
-            LinearKernel::Bytes4 => (4, 2, 2 * (GROUP * 4 + 64), 16),
-            LinearKernel::Bytes8 => (8, 1, 2 * (GROUP * 4 + 64), 16),
-            LinearKernel::Halves8 => (8, 2, GROUP * 4 + 64, 4),
-            LinearKernel::Halves16 => (16, 1, GROUP * 4 + 64, 4),
-            LinearKernel::Formed8 => (8, 1, GROUP * 2 + 32, 4),
-            LinearKernel::Formed16 => (16, 1, GROUP * 2 + 32, 4),
-            LinearKernel::Formed32 => (32, 1, GROUP * 2 + 32, 4),
+        let (tokens, strips, paired_half_bits, token_group_bytes, scale_bytes) = match self {
+            LinearKernel::Bytes4 => (4, 2, 8, 2 * (GROUP * 4 + 64), 16),
+            LinearKernel::Bytes8 => (8, 1, 0, 2 * (GROUP * 4 + 64), 16),
+            LinearKernel::Halves8 => (8, 2, 8, GROUP * 4 + 64, 4),
+            LinearKernel::Halves16 => (16, 1, 0, GROUP * 4 + 64, 4),
+            LinearKernel::Formed8 => (8, 1, 0, GROUP * 2 + 32, 4),
+            LinearKernel::Formed16 => (16, 1, 0, GROUP * 2 + 32, 4),
+            LinearKernel::Formed32 => (32, 1, 0, GROUP * 2 + 32, 4),
         };
         Needs {
             tokens,
             strips,
+            paired_half_bits,
             token_group_bytes,
             scale_bytes,
         }
@@ -108,12 +116,58 @@ impl LinearKernel {
 struct Needs {
     /// Tokens of a pass.
     tokens: usize,
-    /// Strips that are kept together.
+    /// Strips that a warp takes at once, at up to `paired_half_bits`.
     strips: usize,
+    /// Beyond, a warp takes one strip.
+    paired_half_bits: usize,
     /// Shared memory for a group of one token's inputs.
     token_group_bytes: usize,
-    /// Shared memory for what undoes its scaling, reserved for every token of a pass.
+    /// Shared memory for what undoes its scaling.
     scale_bytes: usize,
+}
+
+impl Needs {
+    /// Shared memory for a group of the inputs of all tokens of a pass.
+    fn group_bytes(&self, rows: usize) -> usize {
+        let tokens = self.tokens.min(rows);
+        tokens.next_multiple_of(2) * self.scale_bytes + tokens * self.token_group_bytes
+    }
+
+    /// Shared memory for a warp's weights in `stages` stages, and later its sums.
+    fn ring_bytes(&self, stages: usize, half_bits: impl Iterator<Item = usize>) -> usize {
+        let block = |half_bits: usize| half_bits * LANES * 4;
+        let stage = half_bits
+            .map(|half_bits| {
+                let paired = half_bits <= self.paired_half_bits;
+                block(half_bits) * if paired { self.strips } else { 1 }
+            })
+            .max()
+            .unwrap_or(0);
+        let sums = self.strips * self.tokens * SUM_STRIDE * 4;
+        (stages * stage).max(sums)
+    }
+}
+
+/// What is to be computed in one launch.
+#[derive(Clone, Debug)]
+pub struct Work<'a> {
+    /// Rows of the input.
+    pub rows: usize,
+    /// 16-column strips, a multiple of 8.
+    pub strips: usize,
+    /// Groups of 128 inputs.
+    pub k_groups: usize,
+    /// Twice the bits per weight of every segment.
+    pub half_bits: &'a [usize],
+}
+
+/// What a rank has of its device.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// SMs that its kernels may occupy.
+    pub sms: usize,
+    /// Dynamic shared memory of a CTA at most, in bytes.
+    pub max_shared_bytes: usize,
 }
 
 /// The shape of one launch.
@@ -121,35 +175,42 @@ struct Needs {
 pub struct LaunchShape {
     /// CTAs.
     pub grid: u32,
+    /// CTAs of a cluster, which share K.
+    pub k_splits: u32,
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
+    /// Of these, for each warp's weights.
+    pub ring_bytes: u32,
+    /// Stages of the weights.
+    pub stages: u32,
 }
 
 impl LaunchShape {
-    /// The shape for `rows` rows, `strips` 16-column strips (a multiple of 8) and `k_groups` groups of
-    /// 128 inputs, on a share of `sms` SMs with `max_shared_bytes` of shared memory for a CTA.
+    /// The shape for some work on a machine.
     ///
     /// The grid never exceeds the share: all CTAs are resident while they wait for peers. K is cut
-    /// into chunks by the kernel where its input does not fit the shared memory.
-    pub fn new(
-        kernel: LinearKernel,
-        rows: usize,
-        strips: usize,
-        k_groups: usize,
-        sms: usize,
-        max_shared_bytes: usize,
-    ) -> Self {
+    /// into chunks by the kernel where its input does not fit the shared memory beside the weights'
+    /// stages, of which there are more where they cost no chunk.
+    pub fn new(kernel: LinearKernel, work: &Work<'_>, machine: Machine) -> Self {
         let needs = kernel.needs();
-        let units = strips / needs.strips;
-        let units_per_cta = units.div_ceil(sms.max(1)).max(1);
-        // As shared_layout.cuh lays it out: sums, then per group scales and input.
-        let sums = WARPS * needs.strips * needs.tokens * SUM_STRIDE * 4;
-        let group =
-            needs.tokens * needs.scale_bytes + needs.tokens.min(rows) * needs.token_group_bytes;
-        let wanted = sums + group * k_groups.max(1);
+        let units = work.strips / needs.strips;
+        let sms = machine.sms.clamp(1, MAX_CTAS);
+        let units_per_cta = units.div_ceil(sms).max(1);
+        let group = needs.group_bytes(work.rows);
+        let ring = |stages| needs.ring_bytes(stages, work.half_bits.iter().copied());
+        let whole = |stages| WARPS * ring(stages) + ALIGNMENT + group * work.k_groups.max(1);
+        let fits = |stages: &usize| whole(*stages) <= machine.max_shared_bytes;
+        let stages = (2..=MAX_STAGES).rev().find(fits).unwrap_or({
+            // A chunk of K should have some groups.
+            let room = WARPS * ring(2) + ALIGNMENT + 4 * group <= machine.max_shared_bytes;
+            if room { 2 } else { 1 }
+        });
         LaunchShape {
             grid: units.div_ceil(units_per_cta) as u32,
-            shared_bytes: wanted.min(max_shared_bytes) as u32,
+            k_splits: 1,
+            shared_bytes: whole(stages).min(machine.max_shared_bytes) as u32,
+            ring_bytes: ring(stages) as u32,
+            stages: stages as u32,
         }
     }
 }
@@ -158,16 +219,30 @@ impl LaunchShape {
 mod tests {
     use super::*;
 
+    fn shape(kernel: LinearKernel, work: [usize; 4], sms: usize, shared: usize) -> LaunchShape {
+        let [rows, strips, k_groups, half_bits] = work;
+        let work = Work {
+            rows,
+            strips,
+            k_groups,
+            half_bits: &[half_bits],
+        };
+        let machine = Machine {
+            sms,
+            max_shared_bytes: shared,
+        };
+        LaunchShape::new(kernel, &work, machine)
+    }
+
     #[test]
-    fn a_grid_fits_the_share_and_no_cta_has_two_units_more_than_another() {
+    fn a_grid_fits_the_share_and_every_cta_has_work() {
         for kernel in LinearKernel::ALL {
             for sms in [1, 7, 16, 33, 66, 132] {
                 for strips in (8..2000).step_by(8) {
-                    let shape = LaunchShape::new(kernel, 1, strips, 4, sms, 1 << 17);
+                    let shape = shape(kernel, [1, strips, 4, 8], sms, 1 << 17);
                     let (grid, units) = (shape.grid as usize, strips / kernel.needs().strips);
                     assert!(grid >= 1 && grid <= sms, "{strips} strips on {sms} SMs");
-                    let of = |cta: usize| units * (cta + 1) / grid - units * cta / grid;
-                    assert!((0..grid).all(|cta| of(cta).abs_diff(of(0)) <= 1 && of(cta) > 0));
+                    assert!(grid <= units);
                 }
             }
         }
@@ -176,7 +251,7 @@ mod tests {
     #[test]
     fn the_grid_does_not_depend_on_the_rows() {
         for kernel in LinearKernel::ALL {
-            let grid = |rows| LaunchShape::new(kernel, rows, 256, 16, 132, 1 << 17).grid;
+            let grid = |rows| shape(kernel, [rows, 256, 16, 8], 132, 1 << 17).grid;
             assert!((1..100).all(|rows| grid(rows) == grid(1)));
         }
     }
@@ -185,23 +260,34 @@ mod tests {
     fn every_kernel_has_room_for_a_group_in_the_smallest_shared_memory() {
         // sm_86, sm_89 and sm_120 allow 99 KiB a CTA.
         for kernel in LinearKernel::ALL {
-            let whole = LaunchShape::new(kernel, 100, 8, 1, 8, usize::MAX).shared_bytes;
-            assert!(whole <= 99 << 10, "{kernel:?} needs {whole}");
+            for half_bits in [2, 8, 16] {
+                let shape = shape(kernel, [100, 8, 1, half_bits], 8, 99 << 10);
+                let left = shape.shared_bytes as usize - WARPS * shape.ring_bytes as usize - ALIGNMENT;
+                assert!(left >= kernel.needs().group_bytes(100), "{kernel:?}");
+            }
         }
     }
 
     #[test]
     fn shared_memory_is_what_is_needed_but_never_more_than_there_is() {
-        let bytes = |rows, groups| {
-            LaunchShape::new(LinearKernel::Formed8, rows, 8, groups, 8, 99 << 10).shared_bytes
+        let of = |rows, groups, shared| {
+            let shape = shape(LinearKernel::Formed8, [rows, 8, groups, 8], 8, shared);
+            (shape.shared_bytes, shape.stages)
         };
-        assert_eq!(bytes(1, 16), 16 * 8 * 20 * 4 + 16 * (8 * 4 + 288));
-        assert_eq!(bytes(100, 224), 99 << 10);
+        assert_eq!(of(1, 16, 227 << 10), (16 * 4 * 1024 + 16 + 16 * (8 + 288), 4));
+        assert_eq!(of(100, 224, 99 << 10), (99 << 10, 2));
         assert_eq!(
-            bytes(1, 0),
-            bytes(1, 1),
+            of(1, 0, 99 << 10),
+            of(1, 1, 99 << 10),
             "an empty shard still adds up its zeros"
         );
+    }
+
+    #[test]
+    fn one_token_of_the_widest_layer_takes_one_chunk_on_hopper() {
+        let shape = shape(LinearKernel::Bytes4, [1, 512, 112, 8], 132, (227 << 10) - 64);
+        assert_eq!(shape.stages, 3);
+        assert!(shape.shared_bytes < (227 << 10) - 64);
     }
 
     #[test]

@@ -21,8 +21,8 @@ TRELLINK_HD Arrival epoch_classify(uint32_t epoch, uint32_t tag) {
   return distance < 0 ? Arrival::kStale : distance == 0 ? Arrival::kCurrent : Arrival::kAhead;
 }
 
-// Whether the arena half of this epoch's parity is due for scrubbing when the epoch ends. Two
-// consecutive epochs of every period are: one of each parity.
+// Whether an arena half is due for scrubbing in this epoch. Two consecutive epochs of every period
+// are: one of each parity.
 TRELLINK_HD bool epoch_scrubs(uint32_t epoch, uint32_t scrub_mask) { return (epoch & scrub_mask) <= 1u; }
 
 }  // namespace trellink

@@ -4,18 +4,22 @@
 //  - A launch is one call. Every rank makes the same calls in the same order, with the same epochs.
 //  - push() everything the CTA owns before the first collect(); every CTA of every rank must be
 //    resident while any of them waits.
-//  - leave() last, by every thread of every CTA, exactly once.
+//  - enter() first and leave() last, by every thread of every CTA, exactly once; every CTA pushes
+//    something that every other rank collects.
 //
 // Why two halves are enough. A peer writes this half again in call e+2. It starts e+2 only after it
 // has finished e+1, for which it needed our packets of e+1, and those we send only after every CTA
-// of our call e has left: a call ends when its last CTA does. So nobody overwrites a packet that
-// may still be read. This needs every call to be all-to-all, including ranks with nothing to add.
+// of our call e has left: the launches of a rank follow one another. So nobody overwrites a packet
+// that may still be read. This needs every call to be all-to-all, including ranks with nothing to add.
+//
+// Why every CTA has its own epoch. The next launch needs all of this one to have ended anyway, so a
+// count of the CTAs that have left would tell nothing new, and cost a round trip to L2 at the end.
 //
 // Why tags may be compared by signed distance. A slot that many small calls never touch keeps an
-// old tag, which after 2^31 calls would look ahead of the epoch. So once a period (scrub_mask) the
-// last CTA to leave rewrites its own arena's half of the call's parity with the call's tag. Nobody
-// else can be writing there then: by the argument above the next writers of this half wait for
-// packets that this rank has not sent yet.
+// old tag, which after 2^31 calls would look ahead of the epoch. So in two epochs of every period
+// (scrub_mask) each CTA, before it pushes anything, rewrites its part of the other half with the tag
+// of the call before. That half's packets have been read, in the call before; and its next writers
+// are peers in the call after, which need a packet from each of our CTAs before they get there.
 #pragma once
 
 #include "comm/arena_layout.h"
@@ -26,19 +30,28 @@
 
 namespace trellink {
 
+// What a CTA has to read before it can take part, the same for all its threads.
+struct ExchangeState {
+  uint32_t epoch, failed, scrub_mask;
+
+  static __device__ ExchangeState load(const TrellinkExchange& params) {
+    const auto* control = reinterpret_cast<const TrellinkControl*>(params.control);
+    return {ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
+            ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask)};
+  }
+};
+
 class Exchange {
  public:
-  __device__ explicit Exchange(const TrellinkExchange& params)
-      : params_(params),
-        control_(reinterpret_cast<TrellinkControl*>(params.control)),
-        layout_{params.world, params.slot_packets} {
-    const uint64_t state = ptx::ld_relaxed_gpu_u64(reinterpret_cast<const uint64_t*>(control_));
-    epoch_ = static_cast<uint32_t>(state);
-    failed_ = static_cast<uint32_t>(state >> 32) != TRELLINK_STATE_OK;
-  }
+  __device__ Exchange(const TrellinkExchange& params, const ExchangeState& state)
+      : params_(params), layout_{params.world, params.slot_packets}, state_(state), epoch_(state.epoch) {}
 
-  // Whether an earlier call of this rank failed; then the launch must return at once.
-  __device__ bool failed() const { return failed_; }
+  // Begins the call. False if an earlier one failed; then the launch must return at once.
+  __device__ bool enter() const {
+    if (state_.failed != TRELLINK_STATE_OK) return false;
+    if (epoch_scrubs(epoch_, state_.scrub_mask)) scrub();
+    return true;
+  }
 
   // Sends values `value` and `value + 1` of this rank to every rank. `value` is even.
   __device__ void push(uint64_t value, float x, float y) const {
@@ -72,19 +85,12 @@ class Exchange {
     return true;
   }
 
-  // Ends the call. Called by all threads of the CTA.
+  // Ends the call.
   __device__ void leave() const {
-    __shared__ bool last;
+    // All threads have read the epoch by now.
     __syncthreads();
-    if (threadIdx.x == 0) {
-      last = ptx::atom_add_acq_rel_gpu(&control_->departed, 1) == gridDim.x - 1;
-    }
-    __syncthreads();
-    if (!last) return;
-    if (epoch_scrubs(epoch_, control_->scrub_mask)) scrub();
-    if (threadIdx.x == 0) {
-      ptx::st_relaxed_gpu(&control_->departed, 0);
-      ptx::st_relaxed_gpu(&control_->epoch, epoch_ + 1);
+    for (uint32_t i = blockIdx.x + gridDim.x * threadIdx.x; i < TRELLINK_MAX_CTAS; i += gridDim.x * blockDim.x) {
+      ptx::st_relaxed_gpu(epochs() + i, epoch_ + 1);
     }
   }
 
@@ -94,6 +100,8 @@ class Exchange {
   // Polls between two looks at the clock and the abort word.
   static constexpr uint32_t kPollsPerCheck = 1024;
 
+  __device__ TrellinkControl* control() const { return reinterpret_cast<TrellinkControl*>(params_.control); }
+  __device__ uint32_t* epochs() const { return reinterpret_cast<uint32_t*>(params_.epochs); }
   __device__ uint64_t* arena(uint32_t rank) const { return reinterpret_cast<uint64_t*>(params_.arena[rank]); }
 
   __device__ bool collect_batch(uint32_t first, uint64_t value, float (&part)[kBatch][4]) const {
@@ -138,11 +146,11 @@ class Exchange {
     const uint64_t now = ptx::globaltimer_ns();
     if (start_ns == 0) start_ns = now;
     if (ptx::ld_relaxed_sys(reinterpret_cast<const uint32_t*>(params_.abort)) != 0) {
-      ptx::atom_cas_relaxed_gpu(&control_->failed, TRELLINK_STATE_OK, TRELLINK_STATE_ABORTED);
+      ptx::atom_cas_relaxed_gpu(&control()->failed, TRELLINK_STATE_OK, TRELLINK_STATE_ABORTED);
       return false;
     }
     const uint64_t waited = now - start_ns;
-    if (waited < ptx::ld_relaxed_gpu_u64(&control_->timeout_ns)) return true;
+    if (waited < ptx::ld_relaxed_gpu_u64(&control()->timeout_ns)) return true;
     report(TRELLINK_STATE_PEER_TIMEOUT, peer, 0, waited);
     return false;
   }
@@ -150,7 +158,7 @@ class Exchange {
   // Makes the failure sticky on this rank, tells the host, and asks every other rank to stop.
   __device__ void report(uint32_t state, uint32_t peer, uint32_t found, uint64_t waited) const {
     // The first failure is the one that explains the others.
-    if (ptx::atom_cas_relaxed_gpu(&control_->failed, TRELLINK_STATE_OK, state) == TRELLINK_STATE_OK) {
+    if (ptx::atom_cas_relaxed_gpu(&control()->failed, TRELLINK_STATE_OK, state) == TRELLINK_STATE_OK) {
       auto* out = reinterpret_cast<TrellinkReport*>(params_.report);
       out->rank = params_.rank;
       out->peer = peer;
@@ -164,20 +172,22 @@ class Exchange {
   }
 
   __device__ void scrub() const {
-    uint64_t* half = arena(params_.rank) + layout_.slot(epoch_parity(epoch_), 0);
-    const uint64_t packet = packet_pack(0, epoch_);
-    for (uint64_t i = 2 * threadIdx.x; i < layout_.half_packets(); i += 2 * blockDim.x) {
+    const uint32_t before = epoch_ - 1;
+    uint64_t* half = arena(params_.rank) + layout_.slot(epoch_parity(before), 0);
+    const uint64_t packet = packet_pack(0, before);
+    const uint64_t stride = 2ull * gridDim.x * blockDim.x;
+    for (uint64_t i = 2 * (blockIdx.x * blockDim.x + threadIdx.x); i < layout_.half_packets(); i += stride) {
       ptx::st_relaxed_sys_v2(half + i, packet, packet);
     }
+    // Before this CTA's packets, on which the next writers of the half depend.
     ptx::fence_sys();
     __syncthreads();
   }
 
   const TrellinkExchange& params_;
-  TrellinkControl* control_;
-  ArenaLayout layout_;
-  uint32_t epoch_;
-  bool failed_;
+  const ArenaLayout layout_;
+  const ExchangeState state_;
+  const uint32_t epoch_;
 };
 
 }  // namespace trellink

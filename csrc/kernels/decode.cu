@@ -12,16 +12,14 @@ struct DecodeBlock {
   __device__ __forceinline__ void run() {
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t strip = block / params.k_groups, group = block % params.k_groups;
-    uint32_t words[kHalfBits];
-    load_block<kHalfBits>(reinterpret_cast<const uint32_t*>(params.blocks) +
-                              static_cast<uint64_t>(block) * Block<kHalfBits>::kWords,
-                          lane, words);
-    LaneBlock<kHalfBits> lane_block(words);
+    const LaneBlock<kHalfBits> lane_block(reinterpret_cast<const uint32_t*>(params.blocks) +
+                                              static_cast<uint64_t>(block) * Block<kHalfBits>::kWords,
+                                          lane);
     const uint64_t columns = static_cast<uint64_t>(params.strips) * kTile;
     auto* out = reinterpret_cast<uint16_t*>(params.out);
     static_for<kBlockTiles>([&](auto tile) {
       uint32_t x[kLaneWeights], a[4];
-      lane_block.template scrambled<kCodebook, tile>(lane, x);
+      lane_block.template scrambled<kCodebook, tile>(x);
       form_weights<kCodebook>(x, a);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {

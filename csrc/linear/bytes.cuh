@@ -14,6 +14,7 @@
 #pragma once
 
 #include "linear/decode.cuh"
+#include "linear/input.cuh"
 #include "linear/shared_layout.cuh"
 
 namespace trellink {
@@ -26,7 +27,6 @@ struct Bytes {
   // Two strips of more words, or for more tokens, would not leave enough registers.
   static constexpr int kStrips = kBlocks == 1 ? 2 : 1;
   static constexpr int kPairedHalfBits = kBlocks == 1 ? 8 : 0;
-  static constexpr int kPrefetchWords = kBlocks == 1 ? 16 : 8;
   static constexpr uint32_t kColumnBytes = kGroup * 4 + 64;
   static constexpr uint32_t kTokenGroupBytes = 2 * kColumnBytes;
   struct alignas(16) Scale {
@@ -49,38 +49,41 @@ struct Bytes {
     return reinterpret_cast<uint4*>(shared.input(group, 0) + column * kColumnBytes) + tile * kQuads + quad;
   }
 
-  static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
-                                                     uint32_t group, uint32_t token, uint32_t lane) {
+  // Writes a transformed row as the operands of its token's group.
+  static __device__ __forceinline__ void store_row(const Shared& shared, const RowValues& row, uint32_t group,
+                                                   uint32_t token, uint32_t quad, bool exists) {
+    const uint32_t magnitude = row.magnitude();
     const float greatest = __uint_as_float(magnitude);
     // A group of zeros, or so small that the inverse of its greatest overflows, counts as zeros. So do
     // the integers of one with infinities or NaN, whose scale then makes the result NaN.
     const bool usable = greatest > kSmallest && magnitude < 0x7f800000u;
     const float inverse = usable ? __fdiv_rn(kGreatest, greatest) : 0.0f;
-    int32_t high[4], low[4], sum = 0;
+    int32_t sum = 0;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int32_t x = usable ? __float2int_rn(__fmul_rn(v[i], inverse)) : 0;
-      high[i] = (x + 128) >> 8;
-      low[i] = x - high[i] * 256;
-      sum += x;
+    for (int t = 0; t < kBlockTiles; ++t) {
+      uint32_t high[4], low[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int32_t x = usable ? __float2int_rn(__fmul_rn(row.v[t][i], inverse)) : 0;
+        const int32_t h = (x + 128) >> 8;
+        high[i] = four(h);
+        low[i] = four(x - h * 256);
+        sum += x;
+      }
+      if (exists) {
+        *operand(shared, group, t, 2 * token, quad) = {high[0], high[1], high[2], high[3]};
+        *operand(shared, group, t, 2 * token + 1, quad) = {low[0], low[1], low[2], low[3]};
+      }
     }
-    sum = ptx::redux_add(sum);
-    if (lane == 0) *shared.scale(group, token) = group_scale(greatest, sum);
-
-    const uint32_t k = lane % 4 * 4;
-    auto* first = reinterpret_cast<uint2*>(operand(shared, group, lane / 4, 2 * token, k % 8 / 2)) + k / 8;
-    first[0] = make_uint2(four(high[0]), four(high[1]));
-    first[2] = make_uint2(four(high[2]), four(high[3]));
-    first += kColumnBytes / sizeof(uint2);
-    first[0] = make_uint2(four(low[0]), four(low[1]));
-    first[2] = make_uint2(four(low[2]), four(low[3]));
+    sum += static_cast<int32_t>(__shfl_xor_sync(0xffffffffu, static_cast<uint32_t>(sum), 1));
+    sum += static_cast<int32_t>(__shfl_xor_sync(0xffffffffu, static_cast<uint32_t>(sum), 2));
+    if (exists && quad == 0) *shared.scale(group, token) = group_scale(greatest, sum);
   }
 
   template <Codebook kCodebook, int kHalfBits, int kCount>
-  static __device__ __forceinline__ void multiply(const uint32_t (&words)[kCount][kHalfBits], const Shared& shared,
+  static __device__ __forceinline__ void multiply(const LaneBlock<kHalfBits> (&blocks)[kCount], const Shared& shared,
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
     static_assert(kCodebook == Codebook::kMul1, "only mul1 is a sum of bytes");
-    LaneBlock<kHalfBits> block[2] = {LaneBlock<kHalfBits>(words[0]), LaneBlock<kHalfBits>(words[kCount - 1])};
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
     int32_t part[kCount][kBlocks][4];
     Scale scale[kBlocks];
@@ -104,7 +107,7 @@ struct Bytes {
 #pragma unroll
       for (int s = 0; s < kCount; ++s) {
         uint32_t x[kLaneWeights];
-        block[s].template scrambled<kCodebook, tile>(lane, x);
+        blocks[s].template scrambled<kCodebook, tile>(x);
 #pragma unroll
         for (int n = 0; n < kBlocks; ++n) {
           ptx::mma_m16n8k32_u8s8(part[s][n], x[0], x[4], x[1], x[5], b[n].x, b[n].y);
@@ -125,13 +128,14 @@ struct Bytes {
     }
   }
 
-  static __device__ __forceinline__ void store_sums(const Shared& shared, uint32_t warp_strip, uint32_t lane,
+  static __device__ __forceinline__ void store_sums(const Shared& shared, uint32_t strip, uint32_t lane,
                                                     const Accumulator& acc) {
+    const uint32_t warp = ptx::warp_index();
 #pragma unroll
     for (int n = 0; n < kBlocks; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        *shared.sum(warp_strip, n * kMmaTokens + lane % kQuads, lane / kQuads + i * 8) = acc.v[n][i];
+        *shared.sum(warp, strip, n * kMmaTokens + lane % kQuads, lane / kQuads + i * 8) = acc.v[n][i];
       }
     }
   }

@@ -7,12 +7,12 @@
 
 namespace trellink {
 
-// This lane's words of a block.
+// A lane's words of a block, in memory of any kind, by as few loads as its order allows.
 template <int kHalfBits>
-__device__ __forceinline__ void load_block(const uint32_t* block, uint32_t lane, uint32_t (&words)[kHalfBits]) {
+__device__ __forceinline__ void read_words(const uint32_t* block, uint32_t lane, uint32_t (&words)[kHalfBits]) {
   using B = Block<kHalfBits>;
   static_for<kHalfBits / 4>([&](auto chunk) {
-    const uint4 v = ptx::ld_stream_v4(block + B::word_index(lane, 4 * chunk));
+    const uint4 v = *reinterpret_cast<const uint4*>(block + B::word_index(lane, 4 * chunk));
     words[4 * chunk] = v.x;
     words[4 * chunk + 1] = v.y;
     words[4 * chunk + 2] = v.z;
@@ -20,36 +20,29 @@ __device__ __forceinline__ void load_block(const uint32_t* block, uint32_t lane,
   });
   constexpr int kFull = kHalfBits / 4 * 4;
   if constexpr (kHalfBits % 4 >= 2) {
-    const uint2 v = ptx::ld_stream_v2(block + B::word_index(lane, kFull));
+    const uint2 v = *reinterpret_cast<const uint2*>(block + B::word_index(lane, kFull));
     words[kFull] = v.x;
     words[kFull + 1] = v.y;
   }
-  if constexpr (kHalfBits % 2 == 1) {
-    words[kHalfBits - 1] = ptx::ld_stream(block + B::word_index(lane, kHalfBits - 1));
-  }
+  if constexpr (kHalfBits % 2 == 1) words[kHalfBits - 1] = block[B::word_index(lane, kHalfBits - 1)];
 }
 
-// A lane's words of a block, and those of the lanes before that its windows reach into. These are
-// fetched tile by tile, so that few are held at a time: the tiles must be taken in order.
+// A lane's words of a block, and those of the lanes before that its windows reach into.
 template <int kHalfBits>
 struct LaneBlock {
-  const uint32_t (&own)[kHalfBits];
+  uint32_t own[kHalfBits];
   uint32_t prev[kHalfBits];
   uint32_t prev2[kHalfBits];
 
-  __device__ __forceinline__ explicit LaneBlock(const uint32_t (&words)[kHalfBits]) : own(words) {}
+  __device__ __forceinline__ LaneBlock(const uint32_t* block, uint32_t lane) {
+    read_words(block, lane, own);
+    read_words(block, (lane + kLanes - 1) % kLanes, prev);
+    if constexpr (kHistoryLanes<kHalfBits> == 2) read_words(block, (lane + kLanes - 2) % kLanes, prev2);
+  }
 
-  // The words that the codebook makes of the lane's eight states of a tile. By all lanes of the warp.
+  // The words that the codebook makes of the lane's eight states of a tile.
   template <Codebook kCodebook, int kTileIndex>
-  __device__ __forceinline__ void scrambled(uint32_t lane, uint32_t (&x)[kLaneWeights]) {
-    static_for<kHalfBits>([&](auto w) {
-      if constexpr (first_needs_previous<kHalfBits>(kTileIndex, w)) {
-        prev[w] = __shfl_sync(0xffffffffu, own[w], (lane + kLanes - 1) % kLanes);
-        if constexpr (kHistoryLanes<kHalfBits> == 2) {
-          prev2[w] = __shfl_sync(0xffffffffu, own[w], (lane + kLanes - 2) % kLanes);
-        }
-      }
-    });
+  __device__ __forceinline__ void scrambled(uint32_t (&x)[kLaneWeights]) const {
     lane_states<kHalfBits, kTileIndex>(own, prev, prev2, x);
     static_for<kLaneWeights>([&](auto j) { x[j] = scramble<kCodebook>(x[j]); });
   }

@@ -7,53 +7,72 @@
 
 namespace trellink {
 
-// Four neighbouring outputs at `out`, rounded to the output type; with the ADD epilogue onto what
-// is there, added in f32 before the rounding.
-__device__ __forceinline__ void store4(const TrellinkSegment& segment, uint64_t element, float (&v)[4]) {
-  const bool add = segment.epilogue == TRELLINK_EPILOGUE_ADD;
-  if (segment.out_dtype == TRELLINK_DTYPE_F32) {
-    auto* out = reinterpret_cast<float4*>(reinterpret_cast<float*>(segment.out) + element);
-    if (add) {
-      const float4 r = *out;
-      v[0] = __fadd_rn(v[0], r.x);
-      v[1] = __fadd_rn(v[1], r.y);
-      v[2] = __fadd_rn(v[2], r.z);
-      v[3] = __fadd_rn(v[3], r.w);
+// What finishes four neighbouring columns of a row besides their sum. Loaded before the sum arrives.
+class Finish {
+ public:
+  // Columns 4l .. 4l+3 of the 128 that begin with `strip`, l being the lane.
+  __device__ Finish(const TrellinkLinear& params, uint32_t strip, uint32_t row, uint32_t lane)
+      : segment_(segment_of(params, strip)) {
+    const uint32_t column = (strip - segment_.first_strip) * kTile + 4 * lane;
+    element_ = row * segment_.out_stride + column;
+    svh_ = *reinterpret_cast<const uint2*>(reinterpret_cast<const uint16_t*>(segment_.svh) + column);
+    if (segment_.bias) {
+      bias_ = *reinterpret_cast<const float4*>(reinterpret_cast<const float*>(segment_.bias) + column);
     }
-    *out = make_float4(v[0], v[1], v[2], v[3]);
-    return;
+    if (segment_.epilogue != TRELLINK_EPILOGUE_ADD) return;
+    if (segment_.out_dtype == TRELLINK_DTYPE_F32) {
+      before_ = *reinterpret_cast<const uint4*>(reinterpret_cast<const float*>(segment_.out) + element_);
+    } else {
+      const uint2 half = *reinterpret_cast<const uint2*>(reinterpret_cast<const uint16_t*>(segment_.out) + element_);
+      before_ = {half.x, half.y, 0, 0};
+    }
   }
-  auto* out = reinterpret_cast<uint2*>(reinterpret_cast<uint16_t*>(segment.out) + element);
-  if (add) {
-    float r[4];
-    unpack4(*out, segment.out_dtype, r);
+
+  // The output transform, svh and bias; then the epilogue, in f32, and one rounding.
+  __device__ void store(float (&v)[4], uint32_t lane) const {
+    hadamard_128(v, lane);
+    float svh[4];
+    unpack4(svh_, TRELLINK_DTYPE_F16, svh);
+    const float bias[4] = {bias_.x, bias_.y, bias_.z, bias_.w};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = __fadd_rn(v[i], r[i]);
+    for (int i = 0; i < 4; ++i) v[i] = __fmaf_rn(__fmul_rn(v[i], kHadamardScale), svh[i], bias[i]);
+    if (segment_.epilogue == TRELLINK_EPILOGUE_ADD) add_before(v);
+    if (segment_.out_dtype == TRELLINK_DTYPE_F32) {
+      *reinterpret_cast<float4*>(reinterpret_cast<float*>(segment_.out) + element_) = make_float4(v[0], v[1], v[2], v[3]);
+    } else {
+      *reinterpret_cast<uint2*>(reinterpret_cast<uint16_t*>(segment_.out) + element_) =
+          segment_.out_dtype == TRELLINK_DTYPE_F16
+              ? make_uint2(ptx::pack_f16x2(v[0], v[1]), ptx::pack_f16x2(v[2], v[3]))
+              : make_uint2(ptx::pack_bf16x2(v[0], v[1]), ptx::pack_bf16x2(v[2], v[3]));
+    }
   }
-  *out = segment.out_dtype == TRELLINK_DTYPE_F16
-             ? make_uint2(ptx::pack_f16x2(v[0], v[1]), ptx::pack_f16x2(v[2], v[3]))
-             : make_uint2(ptx::pack_bf16x2(v[0], v[1]), ptx::pack_bf16x2(v[2], v[3]));
-}
 
-// Finishes the 128 columns that begin with `strip`, of one row. Lane l holds the sums of columns 4l .. 4l+3.
-__device__ __forceinline__ void finish_group(const TrellinkLinear& params, uint32_t strip, uint32_t row,
-                                             uint32_t lane, float (&v)[4]) {
-  uint32_t s = 0;
-  while (s + 1 < params.segments && strip >= params.segment[s + 1].first_strip) ++s;
-  const TrellinkSegment& segment = params.segment[s];
-  const uint32_t column = (strip - segment.first_strip) * kTile + 4 * lane;
+ private:
+  static __device__ const TrellinkSegment& segment_of(const TrellinkLinear& params, uint32_t strip) {
+    uint32_t s = 0;
+    while (s + 1 < params.segments && strip >= params.segment[s + 1].first_strip) ++s;
+    return params.segment[s];
+  }
 
-  hadamard_128(v, lane);
-  float svh[4];
-  unpack4(*reinterpret_cast<const uint2*>(reinterpret_cast<const uint16_t*>(segment.svh) + column),
-          TRELLINK_DTYPE_F16, svh);
-  float4 bias = make_float4(0, 0, 0, 0);
-  if (segment.bias) bias = *reinterpret_cast<const float4*>(reinterpret_cast<const float*>(segment.bias) + column);
-  const float b[4] = {bias.x, bias.y, bias.z, bias.w};
+  __device__ void add_before(float (&v)[4]) const {
+    float before[4];
+    if (segment_.out_dtype == TRELLINK_DTYPE_F32) {
+      const uint32_t bits[4] = {before_.x, before_.y, before_.z, before_.w};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) v[i] = __fmaf_rn(__fmul_rn(v[i], kHadamardScale), svh[i], b[i]);
-  store4(segment, row * segment.out_stride + column, v);
-}
+      for (int i = 0; i < 4; ++i) before[i] = __uint_as_float(bits[i]);
+    } else {
+      unpack4(make_uint2(before_.x, before_.y), segment_.out_dtype, before);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = __fadd_rn(v[i], before[i]);
+  }
+
+  const TrellinkSegment& segment_;
+  uint64_t element_;
+  uint2 svh_;
+  float4 bias_ = {0, 0, 0, 0};
+  uint4 before_ = {0, 0, 0, 0};  // what the output held, if it is added to
+};
 
 // Finishes every (row, 128 columns) item of this CTA: one warp an item.
 __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange) {
@@ -64,12 +83,12 @@ __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const 
   // Neighbouring items go to different CTAs: all SMs poll, none for long.
   for (uint32_t item = blockIdx.x + gridDim.x * warp; item < items; item += gridDim.x * kWarps) {
     const uint32_t row = item / groups, group = item % groups;
+    const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
     float v[4];
-    const bool arrived =
-        exchange.collect(static_cast<uint64_t>(item) * kGroup + 4 * lane, v);
+    const bool arrived = exchange.collect(static_cast<uint64_t>(item) * kGroup + 4 * lane, v);
     // A transform needs its whole warp; a failed call's outputs are void anyway.
     if (!__all_sync(0xffffffffu, arrived)) return;
-    finish_group(params, params.first_strip + group * kGroupStrips, row, lane, v);
+    finish.store(v, lane);
   }
 }
 

@@ -1,6 +1,7 @@
 // What the two arithmetics on fp16 inputs have in common: how a group is scaled, and f32 accumulators.
 #pragma once
 
+#include "linear/input.cuh"
 #include "linear/shared_layout.cuh"
 
 namespace trellink {
@@ -32,23 +33,25 @@ struct FloatSums {
                                                    const float (&part)[kBlocks][4], Accumulator& acc) {
 #pragma unroll
     for (int n = 0; n < kBlocks; ++n) {
-      const uint32_t token = n * kMmaColumns + lane % kQuads * 2;
+      // Columns without a token take any scale that there is; the layout has an even number.
+      const uint32_t token = min(n * kMmaColumns + lane % kQuads * 2, (shared.tokens - 1) / 2 * 2);
       const float2 scale = *reinterpret_cast<const float2*>(shared.scale(group, token));
 #pragma unroll
       for (int i = 0; i < 4; ++i) acc.v[n][i] = __fmaf_rn(i % 2 ? scale.y : scale.x, part[n][i], acc.v[n][i]);
     }
   }
 
-  // Writes a warp's result of one strip to its place in the shared sums.
+  // Writes this warp's result of its strip'th strip to its place in the shared sums.
   template <class Shared>
-  static __device__ __forceinline__ void store_sums(const Shared& shared, uint32_t warp_strip, uint32_t lane,
+  static __device__ __forceinline__ void store_sums(const Shared& shared, uint32_t strip, uint32_t lane,
                                                     const Accumulator& acc) {
+    const uint32_t warp = ptx::warp_index();
 #pragma unroll
     for (int n = 0; n < kBlocks; ++n) {
       const uint32_t token = n * kMmaColumns + lane % kQuads * 2;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        *shared.sum(warp_strip, token + i % 2, lane / kQuads + i / 2 * 8) = acc.v[n][i];
+        *shared.sum(warp, strip, token + i % 2, lane / kQuads + i / 2 * 8) = acc.v[n][i];
       }
     }
   }

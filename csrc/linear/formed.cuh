@@ -17,7 +17,6 @@ struct Formed : FloatSums<kBlocks> {
   static constexpr int kTokens = kBlocks * kMmaColumns;
   static constexpr int kStrips = 1;
   static constexpr int kPairedHalfBits = 0;
-  static constexpr int kPrefetchWords = kTokens >= 32 ? 8 : 16;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 2 + 32;
   using Shared = SharedLayout<Formed>;
 
@@ -27,30 +26,32 @@ struct Formed : FloatSums<kBlocks> {
     return reinterpret_cast<uint2*>(shared.input(group, token)) + tile * kQuads + quad;
   }
 
-  // Lane l brings channels 4l .. 4l+3 of a transformed group, whose greatest magnitude (as f32 bits)
-  // is `magnitude`.
-  static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
-                                                     uint32_t group, uint32_t token, uint32_t lane) {
-    const uint32_t scale_bits = power_of_two_scale(magnitude);
+  // Writes a transformed row as the operands of its token's group.
+  static __device__ __forceinline__ void store_row(const Shared& shared, const RowValues& row, uint32_t group,
+                                                   uint32_t token, uint32_t quad, bool exists) {
+    const uint32_t scale_bits = power_of_two_scale(row.magnitude());
+    if (!exists) return;
     const float scale = __uint_as_float(scale_bits);
-    if (lane == 0) *shared.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
-    const uint32_t k = lane % 4 * 4;
-    auto* first = reinterpret_cast<uint32_t*>(operand(shared, group, lane / 4, token, k % 8 / 2)) + k / 8;
-    first[0] = ptx::pack_f16x2(__fmul_rn(v[0], scale), __fmul_rn(v[1], scale));
-    first[2] = ptx::pack_f16x2(__fmul_rn(v[2], scale), __fmul_rn(v[3], scale));
+    if (quad == 0) *shared.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
+#pragma unroll
+    for (int t = 0; t < kBlockTiles; ++t) {
+      const float(&v)[4] = row.v[t];
+      *operand(shared, group, t, token, quad) =
+          make_uint2(ptx::pack_f16x2(__fmul_rn(v[0], scale), __fmul_rn(v[1], scale)),
+                     ptx::pack_f16x2(__fmul_rn(v[2], scale), __fmul_rn(v[3], scale)));
+    }
   }
 
   // acc += blocks * group `group` of the shared input.
   template <Codebook kCodebook, int kHalfBits, int kCount>
-  static __device__ __forceinline__ void multiply(const uint32_t (&words)[kCount][kHalfBits], const Shared& shared,
+  static __device__ __forceinline__ void multiply(const LaneBlock<kHalfBits> (&blocks)[kCount], const Shared& shared,
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
     static_assert(kCount == 1, "one strip a warp");
-    LaneBlock<kHalfBits> block(words[0]);
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
     float part[kBlocks][4] = {};
     static_for<kBlockTiles>([&](auto tile) {
       uint32_t x[kLaneWeights], a[4];
-      block.template scrambled<kCodebook, tile>(lane, x);
+      blocks[0].template scrambled<kCodebook, tile>(x);
       form_weights<kCodebook>(x, a);
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n) {

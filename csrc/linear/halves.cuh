@@ -20,7 +20,6 @@ struct Halves : FloatSums<kBlocks> {
   // Two strips of more words, or for more tokens, would not leave enough registers.
   static constexpr int kStrips = kBlocks == 1 ? 2 : 1;
   static constexpr int kPairedHalfBits = kBlocks == 1 ? 8 : 0;
-  static constexpr int kPrefetchWords = kBlocks == 1 ? 16 : 12;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 4 + 64;
   using Shared = SharedLayout<Halves>;
 
@@ -31,29 +30,29 @@ struct Halves : FloatSums<kBlocks> {
     return reinterpret_cast<uint4*>(shared.input(group, token)) + tile * kQuads + quad;
   }
 
-  // As Formed::store_group.
-  static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
-                                                     uint32_t group, uint32_t token, uint32_t lane) {
-    const uint32_t scale_bits = power_of_two_scale(magnitude);
+  // As Formed::store_row.
+  static __device__ __forceinline__ void store_row(const Shared& shared, const RowValues& row, uint32_t group,
+                                                   uint32_t token, uint32_t quad, bool exists) {
+    const uint32_t scale_bits = power_of_two_scale(row.magnitude());
+    if (!exists) return;
     const float scale = __uint_as_float(scale_bits);
-    if (lane == 0) *shared.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
-    const uint32_t k = lane % 4 * 4;
-    auto* first = reinterpret_cast<uint2*>(operand(shared, group, lane / 4, token, k % 8 / 2)) + k / 8;
-    uint32_t twice[4];
+    if (quad == 0) *shared.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float x = __fmul_rn(v[i], scale);
-      twice[i] = ptx::pack_f16x2(x, x);
+    for (int t = 0; t < kBlockTiles; ++t) {
+      uint32_t twice[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float x = __fmul_rn(row.v[t][i], scale);
+        twice[i] = ptx::pack_f16x2(x, x);
+      }
+      *operand(shared, group, t, token, quad) = {twice[0], twice[1], twice[2], twice[3]};
     }
-    first[0] = make_uint2(twice[0], twice[1]);
-    first[2] = make_uint2(twice[2], twice[3]);
   }
 
   // As Formed::multiply, for kCount strips that share the inputs.
   template <Codebook kCodebook, int kHalfBits, int kCount>
-  static __device__ __forceinline__ void multiply(const uint32_t (&words)[kCount][kHalfBits], const Shared& shared,
+  static __device__ __forceinline__ void multiply(const LaneBlock<kHalfBits> (&blocks)[kCount], const Shared& shared,
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
-    LaneBlock<kHalfBits> block[2] = {LaneBlock<kHalfBits>(words[0]), LaneBlock<kHalfBits>(words[kCount - 1])};
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
     float part[kCount][kBlocks][4] = {};
     static_for<kBlockTiles>([&](auto tile) {
@@ -67,7 +66,7 @@ struct Halves : FloatSums<kBlocks> {
 #pragma unroll
       for (int s = 0; s < kCount; ++s) {
         uint32_t x[kLaneWeights];
-        block[s].template scrambled<kCodebook, tile>(lane, x);
+        blocks[s].template scrambled<kCodebook, tile>(x);
 #pragma unroll
         for (int n = 0; n < kBlocks; ++n) {
           // Each MMA takes half of the lane's rows of the tile: those of b.x and b.y, then the others.

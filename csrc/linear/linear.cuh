@@ -1,144 +1,221 @@
 // The fused linear kernel: input transform, decode, multiply, exchange, epilogue.
 //
-// Work is cut by output columns: a CTA owns neighbouring 16-column strips over the whole K of the
-// rank's shard, its warps share K. So a partial sum leaves the CTA once, and the sum over ranks
+// Work is cut by output columns: a CTA, or a cluster of CTAs that share K, owns neighbouring 16-column
+// strips over the whole K of the rank's shard. So a partial sum leaves it once, and the sum over ranks
 // and the gathering of a 128-column group for the output transform are the same exchange.
 //
 // An arithmetic (formed.cuh, halves.cuh, bytes.cuh) says how weights and inputs meet:
 //   Codebooks            the ones it serves
 //   kTokens              tokens of a pass
 //   kStrips              strips that a warp takes at once at up to kPairedHalfBits; beyond, one
-//   kPrefetchWords       words of a lane up to which the next blocks are loaded ahead
 //   kTokenGroupBytes     shared memory for a group of one token's inputs, and Scale beside it
-//   store_group          writes a transformed group there
+//   store_row            writes a transformed group of a token there
 //   multiply             adds a block's products to an Accumulator
 //   store_sums           writes an Accumulator to the shared sums
 #pragma once
 
 #include "comm/exchange.cuh"
 #include "linear/bytes.cuh"
+#include "linear/cut.cuh"
 #include "linear/finish.cuh"
 #include "linear/formed.cuh"
 #include "linear/halves.cuh"
 #include "linear/input.cuh"
 #include "linear/strip_gemm.cuh"
+#include "linear/weight_stream.cuh"
 
 namespace trellink {
 
-// This CTA's part of one segment in one pass of tokens.
-struct Piece {
-  const TrellinkLinear& params;
-  const TrellinkSegment& segment;
-  const Exchange& exchange;
-  uint32_t first_token, tokens;
-  uint32_t begin, end;  // strips of the segment
+// What a CTA's threads all know and need again after the main loop. In shared memory, for the loop
+// wants all registers.
+template <class Arithmetic>
+struct Frame {
+  Cut cut;
+  Piece<Arithmetic> piece;
+  ExchangeState exchange;
 };
 
-// Adds up the warps' sums of `strips` strips from `strip` on and sends them.
+// One CTA's run of the kernel.
 template <class Arithmetic>
-__device__ __forceinline__ void reduce_and_push(const Piece& piece, const SharedLayout<Arithmetic>& shared,
-                                                uint32_t strip, uint32_t strips, uint32_t slices) {
-  constexpr uint32_t kPairs = kTile / 2;
-  const uint64_t columns = static_cast<uint64_t>(piece.params.strips) * kTile;
-  const uint32_t first_column = (piece.segment.first_strip + strip - piece.params.first_strip) * kTile;
-  for (uint32_t i = threadIdx.x; i < shared.tokens * strips * kPairs; i += blockDim.x) {
-    const uint32_t channel = i % kPairs * 2;
-    const uint32_t s = i / kPairs % strips;
-    const uint32_t token = i / kPairs / strips;
-    float2 sum = make_float2(0, 0);
-    for (uint32_t slice = 0; slice < slices; ++slice) {
-      const float2 v = *reinterpret_cast<const float2*>(shared.sum(slice * strips + s, token, channel));
-      sum.x = __fadd_rn(sum.x, v.x);
-      sum.y = __fadd_rn(sum.y, v.y);
-    }
-    piece.exchange.push((piece.first_token + token) * columns + first_column + s * kTile + channel, sum.x, sum.y);
-  }
-}
+class LinearCta {
+ public:
+  __device__ explicit LinearCta(const TrellinkLinear& params) : params_(params), weights_(params) {}
 
-// Computes and sends strips [strip, strip + strips), kCount to a warp, strips a multiple of it.
-template <class Arithmetic, int kCount>
-__device__ __forceinline__ void compute_strips(const Piece& piece, const SharedLayout<Arithmetic>& shared,
-                                               uint32_t strip, uint32_t strips, bool input_is_loaded) {
-  const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;
-  const uint32_t k_groups = piece.params.k_groups;
-  const uint32_t slots = strips / kCount;
-  const uint32_t slices = kWarps / slots;
-  const uint32_t slice = warp / slots, slot = warp % slots;
-  typename Arithmetic::Accumulator acc[kCount];
-  for (uint32_t chunk = 0; chunk < k_groups; chunk += shared.groups) {
-    const uint32_t end = min(chunk + shared.groups, k_groups);
-    if (!input_is_loaded) {
-      __syncthreads();
-      load_input(piece.params, piece.segment, shared, piece.first_token, chunk, end - chunk);
-      __syncthreads();
+  __device__ __forceinline__ void run() {
+    __shared__ Frame<Arithmetic> frame;
+    {
+      const Cut cut = Cut::of(params_, Arithmetic::kStrips);
+      const auto piece = Piece<Arithmetic>::first(params_, cut);
+      // The weights depend on no other launch. What they wait for meanwhile is the input.
+      begin_weights(cut, piece);
+      prefetch_scales(cut, piece);
+      if (threadIdx.x == 0) {
+        frame.cut = cut;
+        frame.piece = piece;
+      }
     }
-    // The groups of a slice do not depend on where chunks begin, so neither does the sum.
-    const uint32_t begin = chunk + (slices + slice - chunk % slices) % slices;
-    StripGemm<Arithmetic, kCount> gemm{shared,
-                                       reinterpret_cast<const uint32_t*>(piece.segment.blocks),
-                                       strip + slot * kCount,
-                                       k_groups,
-                                       chunk,
-                                       begin,
-                                       slice < slices ? end : begin,
-                                       slices,
-                                       acc};
-    Arithmetic::Codebooks::run(piece.segment.codebook, piece.segment.half_bits, gemm);
-  }
-
-  __syncthreads();
-  if (slice < slices) {
-#pragma unroll
-    for (int s = 0; s < kCount; ++s) {
-      Arithmetic::store_sums(shared, slice * strips + slot * kCount + s, lane, acc[s]);
+    __syncthreads();
+    ptx::grid_dependency_wait();
+    ExchangeState state{};
+    if (threadIdx.x == 0) state = ExchangeState::load(params_.exchange);
+    // An empty shard has no input.
+    bool loaded = frame.cut.groups() > 0;
+    if (loaded) load_chunk(frame, frame.cut.first_group);
+    if (threadIdx.x == 0) frame.exchange = state;
+    for (bool first = true;; first = false) {
+      if constexpr (Arithmetic::kStrips > 1) {
+        if (frame.piece.paired(params_)) multiply<Arithmetic::kStrips>(frame, loaded);
+      }
+      if (!frame.piece.paired(params_)) multiply<1>(frame, loaded);
+      const Exchange exchange(params_.exchange, frame.exchange);
+      if (first && !exchange.enter()) return;
+      reduce_and_push(exchange, frame.piece);
+      if (!next_piece(frame, loaded)) {
+        ptx::launch_dependents();
+        finish_rows(params_, exchange);
+        exchange.leave();
+        // The other CTAs of the cluster may still read this one's sums.
+        if (params_.k_splits > 1) ptx::cluster_sync();
+        return;
+      }
     }
   }
-  __syncthreads();
-  reduce_and_push(piece, shared, strip, strips, slices);
-}
 
-template <class Arithmetic>
-__device__ __forceinline__ void compute_piece(const Piece& piece) {
-  const SharedLayout<Arithmetic> shared(ptx::dynamic_shared(), piece.params.shared_bytes, piece.tokens);
-  const bool one_chunk = piece.params.k_groups <= shared.groups;
-  const bool paired = piece.segment.half_bits <= Arithmetic::kPairedHalfBits;
-  const uint32_t most = paired ? kWarps * Arithmetic::kStrips : kWarps;
-  for (uint32_t strip = piece.begin; strip < piece.end; strip += most) {
-    const uint32_t strips = min(piece.end - strip, most);
-    const bool loaded = one_chunk && strip != piece.begin;
-    if (paired) {
-      compute_strips<Arithmetic, Arithmetic::kStrips>(piece, shared, strip, strips, loaded);
+ private:
+  using Shared = SharedLayout<Arithmetic>;
+
+  // Meets all threads that see the same sums.
+  __device__ void synchronize() const {
+    if (params_.k_splits > 1) {
+      ptx::cluster_sync();
     } else {
-      compute_strips<Arithmetic, 1>(piece, shared, strip, strips, loaded);
+      __syncthreads();
     }
   }
-}
+
+  // Starts this warp's weights of a piece on their way.
+  __device__ __forceinline__ void begin_weights(const Cut& cut, const Piece<Arithmetic>& piece) {
+    const TrellinkSegment& segment = params_.segment[piece.segment];
+    const uint32_t count = piece.strips_per_warp(params_);
+    const Share share(piece.strips, count);
+    const uint32_t block_words = segment.half_bits * kLanes;
+    const uint32_t strip = piece.strip - segment.first_strip + share.slot * count;
+    const auto* blocks = reinterpret_cast<const uint32_t*>(segment.blocks) +
+                         static_cast<uint64_t>(strip) * params_.k_groups * block_words;
+    const uint32_t begin = share.works() ? cut.first_group + share.slice : cut.end_group;
+    weights_.begin(blocks, count, block_words, begin, cut.end_group, share.slices);
+  }
+
+  // Brings the first piece's input scales near, which come from memory and are needed first.
+  __device__ __forceinline__ void prefetch_scales(const Cut& cut, const Piece<Arithmetic>& piece) const {
+    constexpr uint32_t kLineBytes = 128, kGroupLines = kGroup * sizeof(uint16_t) / kLineBytes;
+    const uint32_t lines = (cut.end_group - cut.first_group) * kGroupLines;
+    const auto* suh = reinterpret_cast<const unsigned char*>(params_.segment[piece.segment].suh) +
+                      static_cast<uint64_t>(cut.first_group) * kGroup * sizeof(uint16_t);
+    for (uint32_t i = threadIdx.x; i < lines; i += blockDim.x) ptx::prefetch_l2(suh + i * kLineBytes);
+  }
+
+  // Goes on to the next piece, whose weights it starts; false if there is none.
+  __device__ __forceinline__ bool next_piece(Frame<Arithmetic>& frame, bool& loaded) {
+    const Cut cut = frame.cut;
+    const Piece<Arithmetic> done = frame.piece;
+    Piece<Arithmetic> piece = done;
+    if (!piece.next(params_, cut)) return false;
+    // The shared input stays if all of K fits and the piece differs in its strips alone.
+    loaded = cut.groups() <= Shared(params_, piece.tokens).groups && piece.segment == done.segment &&
+             piece.first_token == done.first_token;
+    // The rings hold sums that other threads were reading, and the frame the piece.
+    synchronize();
+    begin_weights(cut, piece);
+    if (threadIdx.x == 0) frame.piece = piece;
+    __syncthreads();
+    return true;
+  }
+
+  // Loads the input of the frame's piece, from group `chunk` on as far as it fits.
+  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
+    const Shared shared(params_, frame.piece.tokens);
+    const uint32_t groups = min(shared.groups, frame.cut.end_group - chunk);
+    load_input(params_, params_.segment[frame.piece.segment], shared, frame.piece.first_token, chunk, groups);
+  }
+
+  // Multiplies the frame's piece, kCount strips to a warp, and leaves each warp's sums in its ring.
+  template <int kCount>
+  __device__ __forceinline__ void multiply(const Frame<Arithmetic>& frame, bool input_is_loaded) {
+    typename Arithmetic::Accumulator acc[kCount];
+    for (uint32_t chunk = frame.cut.first_group; chunk < frame.cut.end_group;) {
+      if (!input_is_loaded) load_chunk(frame, chunk);
+      __syncthreads();
+      const Shared shared(params_, frame.piece.tokens);
+      const uint32_t end = min(chunk + shared.groups, frame.cut.end_group);
+      // The groups of a slice do not depend on where chunks begin, so neither does the sum.
+      StripGemm<Arithmetic, kCount> gemm{shared, weights_, chunk, end, acc};
+      const TrellinkSegment& segment = params_.segment[frame.piece.segment];
+      Arithmetic::Codebooks::run(segment.codebook, segment.half_bits, gemm);
+      chunk += shared.groups;
+      if (chunk < frame.cut.end_group) __syncthreads();
+      input_is_loaded = false;
+    }
+    ptx::cp_async_wait<0>();
+    __syncwarp();
+    if (Share(frame.piece.strips, kCount).works()) {
+      const Shared shared(params_, frame.piece.tokens);
+#pragma unroll
+      for (int s = 0; s < kCount; ++s) Arithmetic::store_sums(shared, s, threadIdx.x % kLanes, acc[s]);
+    }
+    synchronize();
+  }
+
+  // Adds up the sums of a piece, over the slices of K of this CTA and over the CTAs of the cluster, and
+  // sends them. Each CTA of the cluster does a part.
+  __device__ __forceinline__ void reduce_and_push(const Exchange& exchange, const Piece<Arithmetic>& piece) const {
+    constexpr uint32_t kPairs = kTile / 2;
+    const Shared shared(params_, piece.tokens);
+    const uint32_t count = piece.strips_per_warp(params_);
+    const Share share(piece.strips, count);
+    const uint64_t columns = static_cast<uint64_t>(params_.strips) * kTile;
+    const uint32_t first_column = (piece.strip - params_.first_strip) * kTile;
+    const uint32_t splits = params_.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
+    for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kPairs;
+         i += splits * blockDim.x) {
+      const uint32_t channel = i % kPairs * 2, strip = i / kPairs % piece.strips, token = i / kPairs / piece.strips;
+      const float* first = shared.sum(strip / count, strip % count, token, channel);
+      float2 sum = make_float2(0, 0);
+      for (uint32_t from = 0; from < splits; ++from) {
+        add_slices(splits > 1 ? static_cast<const float*>(ptx::shared_of_rank(first, from)) : first,
+                   share.slots * shared.ring_bytes / sizeof(float), share.slices, sum);
+      }
+      exchange.push((piece.first_token + token) * columns + first_column + strip * kTile + channel, sum.x, sum.y);
+    }
+  }
+
+  // Adds a pair of sums of every slice to `sum`, in order; the loads of several overlap.
+  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float2& sum) {
+    constexpr uint32_t kBatch = 8;
+    for (uint32_t slice = 0; slice < slices; slice += kBatch) {
+      float2 v[kBatch];
+#pragma unroll
+      for (uint32_t b = 0; b < kBatch; ++b) {
+        v[b] = *reinterpret_cast<const float2*>(first + min(slice + b, slices - 1) * stride);
+      }
+#pragma unroll
+      for (uint32_t b = 0; b < kBatch; ++b) {
+        if (slice + b < slices) {
+          sum.x = __fadd_rn(sum.x, v[b].x);
+          sum.y = __fadd_rn(sum.y, v[b].y);
+        }
+      }
+    }
+  }
+
+  const TrellinkLinear& params_;
+  WeightStream weights_;
+};
 
 // The body of a kernel. params must be the kernel's __grid_constant__ parameter.
 template <class Arithmetic>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
-  const Exchange exchange(params.exchange);
-  if (exchange.failed()) return;
-
-  // Strips that a warp takes at once stay together.
-  constexpr uint32_t kUnit = Arithmetic::kStrips, kTokens = Arithmetic::kTokens;
-  const uint64_t units = params.strips / kUnit;
-  const uint32_t begin = params.first_strip + kUnit * static_cast<uint32_t>(units * blockIdx.x / gridDim.x);
-  const uint32_t end = params.first_strip + kUnit * static_cast<uint32_t>(units * (blockIdx.x + 1) / gridDim.x);
-  for (uint32_t token = 0; token < params.rows; token += kTokens) {
-    for (uint32_t s = 0; s < params.segments; ++s) {
-      const TrellinkSegment& segment = params.segment[s];
-      const uint32_t first = max(begin, segment.first_strip);
-      const uint32_t last = min(end, segment.first_strip + segment.strips);
-      if (first >= last) continue;
-      const Piece piece{params, segment, exchange, token, min(params.rows - token, kTokens),
-                        first - segment.first_strip, last - segment.first_strip};
-      compute_piece<Arithmetic>(piece);
-    }
-  }
-
-  finish_rows(params, exchange);
-  exchange.leave();
+  LinearCta<Arithmetic>(params).run();
 }
 
 }  // namespace trellink

@@ -1,7 +1,8 @@
 // What a linear kernel keeps in shared memory, and where: all of its shared address arithmetic.
 //
-//   sums    f32 [warp and strip][token][kSumStride]  a warp's result of one strip, to be added up
-//   scales  Scale [group][kTokens]                   what undoes the scaling of a group of inputs
+//   rings   [warp] ring_bytes                        the weights on their way to a warp, in stages; later
+//                                                    its sums, f32 [strip][kTokens][kSumStride]
+//   scales  Scale [group][tokens, to an even number] what undoes the scaling of a group of inputs
 //   input   [group][token] kTokenGroupBytes          the transformed input as MMA operands
 //
 // The operands of a group are ordered as the arithmetic reads them. The input is cut to as many
@@ -10,6 +11,7 @@
 
 #include "format/block.h"
 #include "params.h"
+#include "ptx/ptx.cuh"
 
 namespace trellink {
 
@@ -23,28 +25,35 @@ struct SharedLayout {
   static constexpr uint32_t kTokens = Arithmetic::kTokens;
   // 16 channels and a pad that keeps the lanes of an accumulator fragment on different banks.
   static constexpr uint32_t kSumStride = 20;
-  static constexpr uint32_t kSumBytes = kWarps * Arithmetic::kStrips * kTokens * kSumStride * sizeof(float);
-  static constexpr uint32_t kScaleBytes = kTokens * sizeof(Scale);
+  static constexpr uint32_t kAlignment = 16;  // of the input, which follows scales of any number
 
   unsigned char* base;
-  uint32_t tokens;  // of this pass, at most kTokens
-  uint32_t groups;  // that fit, of this many tokens
+  uint32_t ring_bytes;
+  uint32_t tokens;       // of this pass, at most kTokens
+  uint32_t scale_bytes;  // of a group
+  uint32_t groups;       // that fit, of this many tokens
 
-  __device__ SharedLayout(unsigned char* shared, uint32_t shared_bytes, uint32_t pass_tokens)
-      : base(shared),
+  __device__ SharedLayout(const TrellinkLinear& params, uint32_t pass_tokens)
+      : base(ptx::dynamic_shared()),
+        ring_bytes(params.ring_bytes),
         tokens(pass_tokens),
-        groups((shared_bytes - kSumBytes) / (kScaleBytes + pass_tokens * Arithmetic::kTokenGroupBytes)) {}
+        scale_bytes((pass_tokens + 1) / 2 * 2 * sizeof(Scale)),
+        groups((params.shared_bytes - kWarps * ring_bytes - kAlignment) /
+               (scale_bytes + pass_tokens * Arithmetic::kTokenGroupBytes)) {}
 
-  __device__ float* sum(uint32_t warp_strip, uint32_t token, uint32_t channel) const {
-    return reinterpret_cast<float*>(base) + (warp_strip * kTokens + token) * kSumStride + channel;
+  __device__ unsigned char* ring(uint32_t warp) const { return base + warp * ring_bytes; }
+  // The sums of the strip'th strip of a warp.
+  __device__ float* sum(uint32_t warp, uint32_t strip, uint32_t token, uint32_t channel) const {
+    return reinterpret_cast<float*>(ring(warp)) + (strip * kTokens + token) * kSumStride + channel;
   }
   __device__ Scale* scale(uint32_t group, uint32_t token) const {
-    return reinterpret_cast<Scale*>(base + kSumBytes) + group * kTokens + token;
+    return reinterpret_cast<Scale*>(base + kWarps * ring_bytes + group * scale_bytes) + token;
   }
-  // The operands of a token's group. Neighbouring tokens lie kTokenGroupBytes apart, which the
-  // arithmetic chooses so that the lanes of a load fall on different banks.
+  // The operands of a token's group, 16-byte aligned. Neighbouring tokens lie kTokenGroupBytes apart, which the
+  // arithmetic chooses so that the lanes of an access fall on different banks.
   __device__ unsigned char* input(uint32_t group, uint32_t token) const {
-    return base + kSumBytes + groups * kScaleBytes + (group * tokens + token) * Arithmetic::kTokenGroupBytes;
+    const uint32_t first = kWarps * ring_bytes + (groups * scale_bytes + kAlignment - 1) / kAlignment * kAlignment;
+    return base + first + (group * tokens + token) * Arithmetic::kTokenGroupBytes;
   }
 };
 

@@ -6,6 +6,7 @@
 
 #include "linear/decode.cuh"
 #include "linear/shared_layout.cuh"
+#include "linear/weight_stream.cuh"
 
 namespace trellink {
 
@@ -13,12 +14,9 @@ namespace trellink {
 template <class Arithmetic, int kCount>
 struct StripGemm {
   const SharedLayout<Arithmetic>& shared;
-  const uint32_t* blocks;  // of the segment
-  uint32_t strip;          // the first of kCount
-  uint32_t k_groups;       // of the shard
-  uint32_t chunk;          // first group of the chunk; it lies in group 0 of the shared input
-  uint32_t begin, end;     // this warp's groups: begin, begin + stride, ... < end
-  uint32_t stride;
+  WeightStream& weights;
+  uint32_t chunk;  // first group of the chunk; it lies in group 0 of the shared input
+  uint32_t end;    // of the chunk
   typename Arithmetic::Accumulator (&acc)[kCount];
 
   // Bitrates that the other kCount serves are not compiled for this one.
@@ -30,32 +28,22 @@ struct StripGemm {
  private:
   template <Codebook kCodebook, int kHalfBits>
   __device__ __forceinline__ void multiply() {
-    if (begin >= end) return;
+    using B = LaneBlock<kHalfBits>;
+    constexpr uint32_t kWords = Block<kHalfBits>::kWords;
     const uint32_t lane = ptx::opaque(threadIdx.x % 32);
-    const uint32_t first_strip = ptx::opaque(strip);
-    // The next blocks are loaded while these are decoded, where registers allow; where they do not,
-    // the other warps cover the latency.
-    constexpr bool kPrefetch = kCount * kHalfBits <= Arithmetic::kPrefetchWords;
-    uint32_t words[kCount][kHalfBits], next[kCount][kHalfBits];
-    if (kPrefetch) load<kHalfBits>(first_strip, begin, lane, next);
     // The body is long: unrolled, it would only take more registers.
 #pragma unroll 1
-    for (uint32_t group = begin; group < end; group += stride) {
-      if (!kPrefetch) load<kHalfBits>(first_strip, group, lane, next);
-#pragma unroll
-      for (int s = 0; s < kCount; ++s) static_for<kHalfBits>([&](auto w) { words[s][w] = next[s][w]; });
-      if (kPrefetch && group + stride < end) load<kHalfBits>(first_strip, group + stride, lane, next);
-      Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(words, shared, group - chunk, lane, acc);
-    }
-  }
-
-  template <int kHalfBits>
-  __device__ __forceinline__ void load(uint32_t first_strip, uint32_t group, uint32_t lane,
-                                       uint32_t (&words)[kCount][kHalfBits]) const {
-#pragma unroll
-    for (int s = 0; s < kCount; ++s) {
-      const uint64_t block = static_cast<uint64_t>(first_strip + s) * k_groups + group;
-      load_block<kHalfBits>(blocks + block * Block<kHalfBits>::kWords, lane, words[s]);
+    for (uint32_t group; (group = weights.group()) < end;) {
+      const uint32_t* stage = weights.oldest(kCount, kWords);
+      if constexpr (kCount == 2) {
+        const B blocks[2] = {B(stage, lane), B(stage + kWords, lane)};
+        weights.advance(kCount, kWords);
+        Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - chunk, lane, acc);
+      } else {
+        const B blocks[1] = {B(stage, lane)};
+        weights.advance(kCount, kWords);
+        Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - chunk, lane, acc);
+      }
     }
   }
 };

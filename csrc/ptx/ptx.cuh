@@ -104,6 +104,15 @@ __device__ __forceinline__ void mma_m16n8k16_f16(float (&d)[4], uint32_t a0, uin
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// The same with a, b bf16.
+__device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                                  uint32_t a3, uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
 // d += a (16x32, row-major, unsigned bytes) * b (32x8, column-major, signed bytes); exact.
 __device__ __forceinline__ void mma_m16n8k32_u8s8(int32_t (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                                   uint32_t a3, uint32_t b0, uint32_t b1) {
@@ -115,26 +124,23 @@ __device__ __forceinline__ void mma_m16n8k32_u8s8(int32_t (&d)[4], uint32_t a0, 
 
 // ---- memory ----
 
-// Weights are read once: past L1, and first to go from L2.
-__device__ __forceinline__ uint4 ld_stream_v4(const uint32_t* p) {
-  uint4 d;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)
-               : "l"(p));
-  return d;
+// 16 bytes from global to shared memory, behind the thread's back and past L1. Complete for the thread
+// after cp_async_wait of the group that cp_async_commit closed.
+__device__ __forceinline__ void cp_async_16(void* shared, const void* global) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
 }
 
-__device__ __forceinline__ uint2 ld_stream_v2(const uint32_t* p) {
-  uint2 d;
-  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(d.x), "=r"(d.y) : "l"(p));
-  return d;
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most kPending of the thread's newest groups are incomplete.
+template <int kPending>
+__device__ __forceinline__ void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-__device__ __forceinline__ uint32_t ld_stream(const uint32_t* p) {
-  uint32_t d;
-  asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(d) : "l"(p));
-  return d;
-}
+// Asks for the 128-byte line of an address; nothing depends on it.
+__device__ __forceinline__ void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 // Two adjacent packets. Each 64-bit element is single-copy atomic; the pair is not, so a reader
 // checks the two halves on their own.
@@ -150,6 +156,12 @@ __device__ __forceinline__ ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
 
 __device__ __forceinline__ void st_relaxed_gpu(uint32_t* p, uint32_t x) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
+}
+
+__device__ __forceinline__ uint32_t ld_relaxed_gpu(const uint32_t* p) {
+  uint32_t d;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(d) : "l"(p) : "memory");
+  return d;
 }
 
 __device__ __forceinline__ uint64_t ld_relaxed_gpu_u64(const uint64_t* p) {
@@ -168,12 +180,6 @@ __device__ __forceinline__ void st_relaxed_sys(uint32_t* p, uint32_t x) {
   asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
 }
 
-__device__ __forceinline__ uint32_t atom_add_acq_rel_gpu(uint32_t* p, uint32_t x) {
-  uint32_t d;
-  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(d) : "l"(p), "r"(x) : "memory");
-  return d;
-}
-
 __device__ __forceinline__ uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x) {
   uint32_t d;
   asm volatile("atom.cas.relaxed.gpu.global.b32 %0, [%1], %2, %3;"
@@ -189,6 +195,52 @@ __device__ __forceinline__ void fence_sys() { asm volatile("fence.acq_rel.sys;" 
 __device__ __forceinline__ unsigned char* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];
   return dynamic_shared_bytes;
+}
+
+// ---- launch and cluster: from sm_90 on; before, a launch depends on all of the one before it, and every
+// ---- CTA is a cluster by itself
+
+// Waits until the launches that this one depends on have ended and their writes can be seen.
+__device__ __forceinline__ void grid_dependency_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the next launch begin, as far as it does not wait as above.
+__device__ __forceinline__ void launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// This CTA's place in its cluster.
+__device__ __forceinline__ uint32_t cluster_rank() {
+#if __CUDA_ARCH__ >= 900
+  uint32_t d;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(d));
+  return d;
+#else
+  return 0;
+#endif
+}
+
+// Meets all threads of the cluster; what was written before is seen after.
+__device__ __forceinline__ void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+// Where CTA `rank` of the cluster has what this CTA has at `shared`.
+__device__ __forceinline__ const void* shared_of_rank(const void* shared, uint32_t rank) {
+#if __CUDA_ARCH__ >= 900
+  const void* d;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(d) : "l"(shared), "r"(rank));
+  return d;
+#else
+  return shared;
+#endif
 }
 
 // ---- time ----

@@ -12,7 +12,7 @@ use crate::ffi::{
     TRELLINK_EPILOGUE_ADD, TRELLINK_EPILOGUE_STORE, TRELLINK_LINEAR_THREADS,
 };
 use crate::format::{DType, TILE};
-use crate::plan::{LaunchShape, LinearKernel};
+use crate::plan::{LaunchShape, LinearKernel, Machine, Work};
 use crate::protocol::messages;
 use crate::{Arithmetic, Result};
 
@@ -116,15 +116,22 @@ impl CudaRank {
         params: &mut TrellinkLinear,
     ) -> Result<()> {
         let kernels = self.kernels();
-        let shape = LaunchShape::new(
-            kernel,
-            params.rows as usize,
-            params.strips as usize,
-            params.k_groups as usize,
-            self.sm_share(),
-            kernels.max_shared_bytes,
-        );
+        let half_bits = params.segment.map(|segment| segment.half_bits as usize);
+        let work = Work {
+            rows: params.rows as usize,
+            strips: params.strips as usize,
+            k_groups: params.k_groups as usize,
+            half_bits: &half_bits[..params.segments as usize],
+        };
+        let machine = Machine {
+            sms: self.sm_share(),
+            max_shared_bytes: kernels.max_shared_bytes,
+        };
+        let shape = LaunchShape::new(kernel, &work, machine);
+        params.k_splits = shape.k_splits;
         params.shared_bytes = shape.shared_bytes;
+        params.ring_bytes = shape.ring_bytes;
+        params.stages = shape.stages;
         // SAFETY: the kernel takes a TrellinkLinear. Weights and control words live as long as the
         // layer and the rank; input and outputs were vouched for by whoever made them (a borrow,
         // or the contract of the unsafe constructor), for as long as the stream needs them.

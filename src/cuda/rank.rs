@@ -9,7 +9,7 @@ use super::kernels::Kernels;
 use super::memory::{DeviceBuffer, MappedHost, SymmetricBuffer};
 use super::peer::require_access;
 use crate::ffi::{
-    TrellinkControl, TrellinkExchange, TrellinkReport, TRELLINK_MAX_WORLD, TRELLINK_STATE_OK,
+    TrellinkControl, TrellinkExchange, TrellinkReport, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD, TRELLINK_STATE_OK,
     TRELLINK_STATE_PEER_AHEAD, TRELLINK_STATE_PEER_TIMEOUT,
 };
 use crate::protocol::ArenaLayout;
@@ -50,6 +50,7 @@ struct Channel {
     params: TrellinkExchange,
     /// Pointed to by `params`; kept for its life.
     _control: DeviceBuffer,
+    _epochs: DeviceBuffer,
     /// The arena of an exchange among the CTAs of this rank alone.
     _local_arena: Option<DeviceBuffer>,
 }
@@ -185,17 +186,19 @@ impl Channel {
             local_arena = Some(arena);
         }
         let control = TrellinkControl {
-            epoch: group.first_epoch.get(),
             failed: TRELLINK_STATE_OK,
-            departed: 0,
             scrub_mask: group.scrub_period - 1,
             timeout_ns: u64::try_from(group.timeout.as_nanos()).unwrap_or(u64::MAX),
         };
         let control = DeviceBuffer::from_slice(stream, &[control])?;
         params.control = control.pointer();
+        let epochs = [group.first_epoch.get(); TRELLINK_MAX_CTAS as usize];
+        let epochs = DeviceBuffer::from_slice(stream, &epochs)?;
+        params.epochs = epochs.pointer();
         Ok(Channel {
             params,
             _control: control,
+            _epochs: epochs,
             _local_arena: local_arena,
         })
     }

@@ -3,6 +3,7 @@
 pub const TRELLINK_MAX_WORLD: u32 = 8;
 pub const TRELLINK_MAX_SEGMENTS: u32 = 8;
 pub const TRELLINK_LINEAR_THREADS: u32 = 512;
+pub const TRELLINK_MAX_CTAS: u32 = 256;
 pub const TRELLINK_DTYPE_F16: u32 = 0;
 pub const TRELLINK_DTYPE_BF16: u32 = 1;
 pub const TRELLINK_DTYPE_F32: u32 = 2;
@@ -15,26 +16,20 @@ pub const TRELLINK_STATE_ABORTED: u32 = 3;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct TrellinkControl {
-    pub epoch: u32,
     pub failed: u32,
-    pub departed: u32,
     pub scrub_mask: u32,
     pub timeout_ns: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkControl"][::core::mem::size_of::<TrellinkControl>() - 24usize];
+    ["Size of TrellinkControl"][::core::mem::size_of::<TrellinkControl>() - 16usize];
     ["Alignment of TrellinkControl"][::core::mem::align_of::<TrellinkControl>() - 8usize];
-    ["Offset of field: TrellinkControl::epoch"]
-        [::core::mem::offset_of!(TrellinkControl, epoch) - 0usize];
     ["Offset of field: TrellinkControl::failed"]
-        [::core::mem::offset_of!(TrellinkControl, failed) - 4usize];
-    ["Offset of field: TrellinkControl::departed"]
-        [::core::mem::offset_of!(TrellinkControl, departed) - 8usize];
+        [::core::mem::offset_of!(TrellinkControl, failed) - 0usize];
     ["Offset of field: TrellinkControl::scrub_mask"]
-        [::core::mem::offset_of!(TrellinkControl, scrub_mask) - 12usize];
+        [::core::mem::offset_of!(TrellinkControl, scrub_mask) - 4usize];
     ["Offset of field: TrellinkControl::timeout_ns"]
-        [::core::mem::offset_of!(TrellinkControl, timeout_ns) - 16usize];
+        [::core::mem::offset_of!(TrellinkControl, timeout_ns) - 8usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -71,6 +66,7 @@ const _: () = {
 pub struct TrellinkExchange {
     pub arena: [u64; 8usize],
     pub control: u64,
+    pub epochs: u64,
     pub report: u64,
     pub abort: u64,
     pub slot_packets: u64,
@@ -79,22 +75,24 @@ pub struct TrellinkExchange {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkExchange"][::core::mem::size_of::<TrellinkExchange>() - 104usize];
+    ["Size of TrellinkExchange"][::core::mem::size_of::<TrellinkExchange>() - 112usize];
     ["Alignment of TrellinkExchange"][::core::mem::align_of::<TrellinkExchange>() - 8usize];
     ["Offset of field: TrellinkExchange::arena"]
         [::core::mem::offset_of!(TrellinkExchange, arena) - 0usize];
     ["Offset of field: TrellinkExchange::control"]
         [::core::mem::offset_of!(TrellinkExchange, control) - 64usize];
+    ["Offset of field: TrellinkExchange::epochs"]
+        [::core::mem::offset_of!(TrellinkExchange, epochs) - 72usize];
     ["Offset of field: TrellinkExchange::report"]
-        [::core::mem::offset_of!(TrellinkExchange, report) - 72usize];
+        [::core::mem::offset_of!(TrellinkExchange, report) - 80usize];
     ["Offset of field: TrellinkExchange::abort"]
-        [::core::mem::offset_of!(TrellinkExchange, abort) - 80usize];
+        [::core::mem::offset_of!(TrellinkExchange, abort) - 88usize];
     ["Offset of field: TrellinkExchange::slot_packets"]
-        [::core::mem::offset_of!(TrellinkExchange, slot_packets) - 88usize];
+        [::core::mem::offset_of!(TrellinkExchange, slot_packets) - 96usize];
     ["Offset of field: TrellinkExchange::rank"]
-        [::core::mem::offset_of!(TrellinkExchange, rank) - 96usize];
+        [::core::mem::offset_of!(TrellinkExchange, rank) - 104usize];
     ["Offset of field: TrellinkExchange::world"]
-        [::core::mem::offset_of!(TrellinkExchange, world) - 100usize];
+        [::core::mem::offset_of!(TrellinkExchange, world) - 108usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -152,14 +150,16 @@ pub struct TrellinkLinear {
     pub segments: u32,
     pub first_strip: u32,
     pub strips: u32,
+    pub k_splits: u32,
     pub shared_bytes: u32,
-    pub reserved: u32,
+    pub ring_bytes: u32,
+    pub stages: u32,
     pub exchange: TrellinkExchange,
     pub segment: [TrellinkSegment; 8usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 728usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 744usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -176,14 +176,18 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, first_strip) - 32usize];
     ["Offset of field: TrellinkLinear::strips"]
         [::core::mem::offset_of!(TrellinkLinear, strips) - 36usize];
+    ["Offset of field: TrellinkLinear::k_splits"]
+        [::core::mem::offset_of!(TrellinkLinear, k_splits) - 40usize];
     ["Offset of field: TrellinkLinear::shared_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 40usize];
-    ["Offset of field: TrellinkLinear::reserved"]
-        [::core::mem::offset_of!(TrellinkLinear, reserved) - 44usize];
+        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 44usize];
+    ["Offset of field: TrellinkLinear::ring_bytes"]
+        [::core::mem::offset_of!(TrellinkLinear, ring_bytes) - 48usize];
+    ["Offset of field: TrellinkLinear::stages"]
+        [::core::mem::offset_of!(TrellinkLinear, stages) - 52usize];
     ["Offset of field: TrellinkLinear::exchange"]
-        [::core::mem::offset_of!(TrellinkLinear, exchange) - 48usize];
+        [::core::mem::offset_of!(TrellinkLinear, exchange) - 56usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 152usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 168usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -45,7 +45,7 @@ extern thread_local Place place;
 void sync_threads();
 // Gives `count` words of every lane of the warp to every lane; all 32 lanes must call it with the
 // same operation. The result holds until the lane's next exchange.
-enum class Op : uint32_t { kShuffle, kVote, kRedux, kMma };
+enum class Op : uint32_t { kShuffle, kVote, kRedux, kMma, kSync };
 using LaneWords = const uint32_t (*)[8];
 LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count);
 // Lets other threads run: called in every poll of memory that somebody else writes.
@@ -53,6 +53,14 @@ void poll();
 // May take a while: called where other ranks may be ahead.
 void hold_up();
 unsigned char* dynamic_shared();
+// A thread's copies to shared memory and their groups, as cp.async has them.
+void copy_async(unsigned char* to, const unsigned char* from, uint32_t bytes);
+void commit_copies();
+void wait_copies(uint32_t pending);
+// The CTA's cluster.
+uint32_t cluster_rank();
+void cluster_sync();
+const void* shared_of_rank(const void* shared, uint32_t rank);
 // Ends the process with a message: the kernel did what it must never do.
 [[noreturn]] void fail(const char* what);
 
@@ -85,6 +93,14 @@ inline uint32_t __shfl_sync(uint32_t, uint32_t x, uint32_t lane) {
 inline float __shfl_xor_sync(uint32_t mask, float x, uint32_t lane_mask) {
   return __uint_as_float(__shfl_sync(mask, __float_as_uint(x), threadIdx.x % 32 ^ lane_mask));
 }
+inline uint32_t __shfl_xor_sync(uint32_t mask, uint32_t x, uint32_t lane_mask) {
+  return __shfl_sync(mask, x, threadIdx.x % 32 ^ lane_mask);
+}
+inline void __syncwarp() {
+  const uint32_t nothing = 0;
+  sim::warp_exchange(sim::Op::kSync, &nothing, 1);
+}
+inline int __popc(uint32_t x) { return __builtin_popcount(x); }
 inline bool __all_sync(uint32_t, bool predicate) {
   const uint32_t word = predicate;
   const auto lanes = sim::warp_exchange(sim::Op::kVote, &word, 1);

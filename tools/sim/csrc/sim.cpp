@@ -70,7 +70,20 @@ struct Warp {
   uint64_t completed = 0;
 };
 
+struct Copy {
+  unsigned char* to;
+  const unsigned char* from;
+  uint32_t bytes;
+};
+
+// A thread's copies on their way: closed groups, oldest first, then the open one.
+struct Copies {
+  std::vector<std::vector<Copy>> groups;
+  std::vector<Copy> open;
+};
+
 struct Fiber {
+  Copies copies;
   jmp_buf resume;
   bool begun = false;
   bool polled = false;                  // in this turn of its warp
@@ -78,6 +91,14 @@ struct Fiber {
   const uint64_t* waits_for = nullptr;  // a counter that has to exceed `value`
   uint64_t value = 0;
   bool done = false;
+};
+
+class Cta;
+
+// CTAs that meet and see each other's shared memory.
+struct Cluster {
+  std::vector<Cta*> ctas;
+  std::atomic<uint64_t> arrived{0};
 };
 
 class Cta {
@@ -105,6 +126,39 @@ class Cta {
     if (random_() % 4 == 0) usleep(4000);
   }
   unsigned char* shared() { return shared_.begin(); }
+  void copy_async(const Copy& copy) {
+    if (random_() % 2) {
+      std::memcpy(copy.to, copy.from, copy.bytes);
+    } else {
+      fibers_[current_].copies.open.push_back(copy);
+    }
+  }
+  void commit_copies() {
+    Copies& copies = fibers_[current_].copies;
+    copies.groups.push_back(std::move(copies.open));
+    copies.open.clear();
+  }
+  void wait_copies(uint32_t pending) {
+    auto& groups = fibers_[current_].copies.groups;
+    while (groups.size() > pending) {
+      for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+      groups.erase(groups.begin());
+    }
+  }
+  void join(Cluster& cluster, uint32_t rank) {
+    cluster_ = &cluster;
+    cluster_rank_ = rank;
+    cluster.ctas[rank] = this;
+  }
+  uint32_t cluster_rank() const { return cluster_rank_; }
+  void cluster_sync() {
+    const uint64_t all = cluster_->ctas.size() * fibers_.size();
+    const uint64_t last = (cluster_->arrived++ / all + 1) * all;
+    while (cluster_->arrived < last) poll();
+  }
+  const void* shared_of_rank(const void* shared, uint32_t rank) {
+    return cluster_->ctas[rank]->shared() + (static_cast<const unsigned char*>(shared) - shared_.begin());
+  }
 
   static thread_local Cta* running;
 
@@ -142,6 +196,8 @@ class Cta {
   uint32_t current_ = 0;
   uint32_t at_barrier_ = 0;
   uint64_t barriers_ = 0;
+  Cluster* cluster_ = nullptr;
+  uint32_t cluster_rank_ = 0;
 };
 
 thread_local Cta* Cta::running = nullptr;
@@ -223,12 +279,20 @@ LaneWords Cta::warp_exchange(Op op, const uint32_t* words, uint32_t count) {
   return buffer;
 }
 
-void launch(uint32_t grid, uint32_t threads, uint32_t shared_bytes, const std::function<void()>& kernel) {
-  std::vector<std::thread> ctas;
+// Groups of `cluster` neighbouring CTAs are clusters.
+void launch(uint32_t grid, uint32_t cluster, uint32_t threads, uint32_t shared_bytes,
+            const std::function<void()>& kernel) {
+  if (grid % cluster != 0) fail("a grid that is no multiple of its clusters");
+  std::vector<Cluster> clusters(grid / cluster);
+  std::vector<std::unique_ptr<Cta>> ctas;
   for (uint32_t block = 0; block < grid; ++block) {
-    ctas.emplace_back([=, &kernel] { Cta(block, grid, threads, shared_bytes, kernel).run(); });
+    clusters[block / cluster].ctas.resize(cluster);
+    ctas.push_back(std::make_unique<Cta>(block, grid, threads, shared_bytes, kernel));
+    ctas.back()->join(clusters[block / cluster], block % cluster);
   }
-  for (auto& cta : ctas) cta.join();
+  std::vector<std::thread> running;
+  for (auto& cta : ctas) running.emplace_back([&cta] { cta->run(); });
+  for (auto& thread : running) thread.join();
 }
 
 }  // namespace
@@ -244,6 +308,14 @@ LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count) {
 void poll() { Cta::running->poll(); }
 void hold_up() { Cta::running->hold_up(); }
 unsigned char* dynamic_shared() { return Cta::running->shared(); }
+void copy_async(unsigned char* to, const unsigned char* from, uint32_t bytes) {
+  Cta::running->copy_async({to, from, bytes});
+}
+void commit_copies() { Cta::running->commit_copies(); }
+void wait_copies(uint32_t pending) { Cta::running->wait_copies(pending); }
+uint32_t cluster_rank() { return Cta::running->cluster_rank(); }
+void cluster_sync() { Cta::running->cluster_sync(); }
+const void* shared_of_rank(const void* shared, uint32_t rank) { return Cta::running->shared_of_rank(shared, rank); }
 
 }  // namespace sim
 
@@ -252,12 +324,12 @@ extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kerne
   static constexpr void (*kKernels[])(const TrellinkLinear) = {
       trellink_linear_bytes_4,  trellink_linear_bytes_8,   trellink_linear_halves_8, trellink_linear_halves_16,
       trellink_linear_formed_8, trellink_linear_formed_16, trellink_linear_formed_32};
-  sim::launch(grid, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { kKernels[kernel](*params); });
+  sim::launch(grid, params->k_splits, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { kKernels[kernel](*params); });
 }
 
 // Runs one launch of the decode kernel to its end.
 extern "C" void trellink_sim_decode(const TrellinkDecode* params, uint32_t grid) {
-  sim::launch(grid, 128, 0, [=] { trellink_decode(*params); });
+  sim::launch(grid, 1, 128, 0, [=] { trellink_decode(*params); });
 }
 
 // Memory of a device: 16-byte aligned, zero, and unmapped behind its end.

@@ -1,6 +1,6 @@
 //! Ranks whose "devices" are the CPU: arenas, control words and reports, as the CUDA back end makes them.
 
-use crate::bindings::{TrellinkControl, TrellinkExchange, TrellinkReport};
+use crate::bindings::{TrellinkControl, TrellinkExchange, TrellinkReport, TRELLINK_MAX_CTAS};
 use crate::Buffer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,15 @@ pub enum Channel {
     Local,
 }
 
+/// What outlives the launches of a channel.
+#[derive(Debug)]
+struct Control {
+    /// A `TrellinkControl`.
+    words: Buffer,
+    /// The epoch of the next call, for each CTA.
+    epochs: Buffer,
+}
+
 /// One rank.
 #[derive(Debug)]
 pub struct SimRank {
@@ -44,7 +53,7 @@ pub struct SimRank {
     rank: usize,
     /// Pointed to by the exchanges.
     _memory: Vec<Arc<Vec<Buffer>>>,
-    controls: [Buffer; 2],
+    controls: [Control; 2],
 }
 
 impl SimGroup {
@@ -69,9 +78,10 @@ impl SimGroup {
         let abort = Arc::new(vec![Buffer::new(&[0u32])]);
         let build = |rank: usize| {
             let controls = [self.control(), self.control()];
-            let exchange = |arenas: &[Buffer], rank_in: usize, control: &Buffer| {
+            let exchange = |arenas: &[Buffer], rank_in: usize, control: &Control| {
                 let mut exchange = TrellinkExchange {
-                    control: control.pointer(),
+                    control: control.words.pointer(),
+                    epochs: control.epochs.pointer(),
                     report: reports[rank].pointer(),
                     abort: abort[0].pointer(),
                     slot_packets: self.slot_values as u64,
@@ -97,13 +107,15 @@ impl SimGroup {
         (0..self.world).map(build).collect()
     }
 
-    fn control(&self) -> Buffer {
-        Buffer::new(&[TrellinkControl {
-            epoch: self.first_epoch,
-            scrub_mask: self.scrub_period - 1,
-            timeout_ns: self.timeout.as_nanos() as u64,
-            ..Default::default()
-        }])
+    fn control(&self) -> Control {
+        Control {
+            words: Buffer::new(&[TrellinkControl {
+                scrub_mask: self.scrub_period - 1,
+                timeout_ns: self.timeout.as_nanos() as u64,
+                ..Default::default()
+            }]),
+            epochs: Buffer::new(&[self.first_epoch; TRELLINK_MAX_CTAS as usize]),
+        }
     }
 }
 
@@ -116,17 +128,21 @@ impl SimRank {
     }
 
     /// The epoch of the next call on a channel, and the sticky failure state (0: none).
+    ///
+    /// # Panics
+    /// If the CTAs do not agree on the epoch.
     pub fn control(&self, channel: Channel) -> (u32, u32) {
-        let control = self.controls[channel as usize].read::<TrellinkControl>()[0];
-        (control.epoch, control.failed)
+        let control = &self.controls[channel as usize];
+        let epochs = control.epochs.read::<u32>();
+        assert!(epochs.iter().all(|&epoch| epoch == epochs[0]), "{epochs:?}");
+        (epochs[0], control.words.read::<TrellinkControl>()[0].failed)
     }
 
     /// Moves the epoch of the next call on, as if so many calls had been made.
     pub fn skip(&mut self, channel: Channel, calls: u32) {
-        let control = &self.controls[channel as usize];
-        let mut value = control.read::<TrellinkControl>()[0];
-        value.epoch = value.epoch.wrapping_add(calls);
-        control.write(&[value]);
+        let epoch = self.control(channel).0.wrapping_add(calls);
+        let epochs = &self.controls[channel as usize].epochs;
+        epochs.write(&[epoch; TRELLINK_MAX_CTAS as usize]);
     }
 
     /// This rank's report: state (0: none), the peer waited for, the epoch, the epoch found.

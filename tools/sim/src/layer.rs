@@ -5,7 +5,7 @@ use crate::{Buffer, Channel, SimRank};
 use half::f16;
 use trellink::format::layout::BlockLayout;
 use trellink::format::{Codebook, DType, GROUP, TILE};
-use trellink::plan::{LaunchShape, LinearKernel};
+use trellink::plan::{LaunchShape, LinearKernel, Machine, Work};
 use trellink::protocol::messages;
 use trellink::weights::Linear;
 use trellink::{Arithmetic, Epilogue};
@@ -128,15 +128,22 @@ impl SimRank {
                 let size = if segment.out_dtype == 2 { 4 } else { 2 };
                 segment.out += first_row * segment.out_stride * size;
             }
-            let shape = LaunchShape::new(
-                kernel,
-                params.rows as usize,
-                params.strips as usize,
-                params.k_groups as usize,
-                self.config.sms,
-                self.config.max_shared_bytes,
-            );
+            let half_bits = params.segment.map(|segment| segment.half_bits as usize);
+            let work = Work {
+                rows: params.rows as usize,
+                strips: params.strips as usize,
+                k_groups: params.k_groups as usize,
+                half_bits: &half_bits[..params.segments as usize],
+            };
+            let machine = Machine {
+                sms: self.config.sms,
+                max_shared_bytes: self.config.max_shared_bytes,
+            };
+            let shape = LaunchShape::new(kernel, &work, machine);
+            params.k_splits = shape.k_splits;
             params.shared_bytes = shape.shared_bytes;
+            params.ring_bytes = shape.ring_bytes;
+            params.stages = shape.stages;
             // SAFETY: every pointer in `params` is that of a buffer that `call` or `self` borrows,
             // with the sizes that the kernel derives from the same numbers.
             unsafe { trellink_sim_linear(&params, kernel as u32, shape.grid) };

@@ -81,18 +81,19 @@ inline int32_t redux_add(int32_t x) {
   return static_cast<int32_t>(sum);
 }
 
+inline double bf16_value(uint32_t bits) { return static_cast<double>(__uint_as_float(bits << 16)); }
+
 // Fragments as in the PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
-inline void mma_m16n8k16_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                             uint32_t b1) {
-  const uint32_t words[6] = {a0, a1, a2, a3, b0, b1};
+template <double (*kValue)(uint32_t)>
+inline void mma_m16n8k16(float (&d)[4], const uint32_t (&words)[6]) {
   const auto lanes = sim::warp_exchange(sim::Op::kMma, words, 6);
   const uint32_t lane = threadIdx.x % 32;
   const auto a_at = [&](uint32_t row, uint32_t k) {
     const uint32_t reg = (row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0);
-    return half_value(lanes[row % 8 * 4 + k % 8 / 2][reg] >> (k % 2 * 16));
+    return kValue(lanes[row % 8 * 4 + k % 8 / 2][reg] >> (k % 2 * 16) & 0xffffu);
   };
   const auto b_at = [&](uint32_t k, uint32_t column) {
-    return half_value(lanes[column * 4 + k % 8 / 2][4 + k / 8] >> (k % 2 * 16));
+    return kValue(lanes[column * 4 + k % 8 / 2][4 + k / 8] >> (k % 2 * 16) & 0xffffu);
   };
   for (uint32_t i = 0; i < 4; ++i) {
     const uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
@@ -100,6 +101,16 @@ inline void mma_m16n8k16_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a
     for (uint32_t k = 0; k < 16; ++k) sum += a_at(row, k) * b_at(k, column);
     d[i] = static_cast<float>(sum);
   }
+}
+
+inline void mma_m16n8k16_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                             uint32_t b1) {
+  mma_m16n8k16<half_value>(d, {a0, a1, a2, a3, b0, b1});
+}
+
+inline void mma_m16n8k16_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                              uint32_t b1) {
+  mma_m16n8k16<bf16_value>(d, {a0, a1, a2, a3, b0, b1});
 }
 
 // Fragments as in the PTX ISA, "Matrix Fragments for mma.m16n8k32" with 8-bit integers.
@@ -132,9 +143,15 @@ inline T* aligned(T* p, uintptr_t width) {
   return p;
 }
 
-inline uint4 ld_stream_v4(const uint32_t* p) { return *reinterpret_cast<const uint4*>(aligned(p, 16)); }
-inline uint2 ld_stream_v2(const uint32_t* p) { return *reinterpret_cast<const uint2*>(aligned(p, 8)); }
-inline uint32_t ld_stream(const uint32_t* p) { return *p; }
+// A copy takes place at once, or not before it is waited for.
+inline void cp_async_16(void* shared, const void* global) {
+  sim::copy_async(aligned(static_cast<unsigned char*>(shared), 16), aligned(static_cast<const unsigned char*>(global), 16), 16);
+}
+inline void cp_async_commit() { sim::commit_copies(); }
+template <int kPending>
+inline void cp_async_wait() { sim::wait_copies(kPending); }
+
+inline void prefetch_l2(const void*) {}
 
 inline void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) {
   __atomic_store_n(aligned(p, 16), x, __ATOMIC_RELAXED);
@@ -146,20 +163,24 @@ inline ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
   return {__atomic_load_n(aligned(p, 16), __ATOMIC_RELAXED), __atomic_load_n(p + 1, __ATOMIC_RELAXED)};
 }
 
+inline uint32_t ld_relaxed_gpu(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline uint64_t ld_relaxed_gpu_u64(const uint64_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline void st_relaxed_gpu(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
 inline uint32_t ld_relaxed_sys(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline void st_relaxed_sys(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
 
-inline uint32_t atom_add_acq_rel_gpu(uint32_t* p, uint32_t x) {
-  sim::hold_up();
-  return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL);
-}
-
 inline uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x) {
   __atomic_compare_exchange_n(p, &expected, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   return expected;
 }
+
+// A launch begins when the one before it has ended.
+inline void grid_dependency_wait() {}
+inline void launch_dependents() { sim::hold_up(); }
+
+inline uint32_t cluster_rank() { return sim::cluster_rank(); }
+inline void cluster_sync() { sim::cluster_sync(); }
+inline const void* shared_of_rank(const void* shared, uint32_t rank) { return sim::shared_of_rank(shared, rank); }
 
 inline void fence_sys() { std::atomic_thread_fence(std::memory_order_acq_rel); }
 

@@ -1,0 +1,91 @@
+// What part of a launch a CTA computes, and in which pieces.
+//
+// Columns are cut into runs of neighbouring strips, one for every cluster; the CTAs of a cluster share
+// K. A piece is what a CTA computes at a time: strips of one segment that its warps take at once, for
+// the tokens of one pass.
+#pragma once
+
+#include "linear/shared_layout.cuh"
+
+namespace trellink {
+
+// The strips of this CTA's cluster, in the launch's numbering, and its own K groups.
+struct Cut {
+  uint32_t begin, end;
+  uint32_t first_group, end_group;
+
+  __device__ uint32_t groups() const { return end_group - first_group; }
+
+  // Strips are dealt out `unit` at a time, as evenly as that allows.
+  static __device__ Cut of(const TrellinkLinear& params, uint32_t unit) {
+    Cut cut;
+    const uint32_t splits = params.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
+    const uint32_t cluster = blockIdx.x / splits, clusters = gridDim.x / splits;
+    const uint32_t units = params.strips / unit, each = units / clusters, more = units % clusters;
+    cut.begin = params.first_strip + unit * (cluster * each + min(cluster, more));
+    cut.end = cut.begin + unit * (each + (cluster < more ? 1 : 0));
+    cut.first_group = params.k_groups * rank / splits;
+    cut.end_group = params.k_groups * (rank + 1) / splits;
+    return cut;
+  }
+};
+
+template <class Arithmetic>
+struct Piece {
+  uint32_t first_token, tokens;
+  uint32_t segment;
+  uint32_t strip, strips;  // in the launch's numbering
+
+  // The first piece of a CTA. A launch has strips and rows, and no CTA has none.
+  static __device__ Piece first(const TrellinkLinear& params, const Cut& cut) {
+    Piece piece{0, 0, 0, cut.begin, 0};
+    piece.measure(params, cut);
+    return piece;
+  }
+
+  // Goes on to the next piece; false if this was the last.
+  __device__ bool next(const TrellinkLinear& params, const Cut& cut) {
+    strip += strips;
+    if (strip == cut.end) {
+      strip = cut.begin;
+      segment = 0;
+      first_token += Arithmetic::kTokens;
+    }
+    if (first_token >= params.rows) return false;
+    measure(params, cut);
+    return true;
+  }
+
+  __device__ bool paired(const TrellinkLinear& params) const {
+    return params.segment[segment].half_bits <= Arithmetic::kPairedHalfBits;
+  }
+  __device__ uint32_t strips_per_warp(const TrellinkLinear& params) const {
+    return paired(params) ? Arithmetic::kStrips : 1;
+  }
+
+ private:
+  __device__ void measure(const TrellinkLinear& params, const Cut& cut) {
+    while (strip >= params.segment[segment].first_strip + params.segment[segment].strips) ++segment;
+    const uint32_t segment_end = params.segment[segment].first_strip + params.segment[segment].strips;
+    const uint32_t most = paired(params) ? kWarps * Arithmetic::kStrips : kWarps;
+    strips = min(min(cut.end, segment_end) - strip, most);
+    tokens = min(params.rows - first_token, static_cast<uint32_t>(Arithmetic::kTokens));
+  }
+};
+
+// How a piece's strips and the CTA's K groups are shared out to its warps: `slots` groups of `count`
+// strips, times as many slices of K as there are warps for.
+struct Share {
+  uint32_t slots, slices;
+  uint32_t slot, slice;
+
+  __device__ Share(uint32_t strips, uint32_t count) : slots(strips / count), slices(kWarps / slots) {
+    const uint32_t warp = ptx::warp_index();
+    slot = warp % slots;
+    slice = warp / slots;
+  }
+  // Some warps may be left over.
+  __device__ bool works() const { return slice < slices; }
+};
+
+}  // namespace trellink
