@@ -112,6 +112,10 @@ typedef struct TrellinkLinear {
   uint32_t strips;
   /* CTAs of a cluster, which share K; 1 without clusters. */
   uint32_t k_splits;
+  /* Every cluster gets `units` times what its warps keep together of the strips, the first `more_units`
+   * clusters one more. */
+  uint32_t units;
+  uint32_t more_units;
   /* Bytes of dynamic shared memory of the launch, and those of them for each warp's weights. */
   uint32_t shared_bytes;
   uint32_t ring_bytes;

@@ -58,6 +58,7 @@ class Exchange {
     const uint64_t index = layout_.slot(epoch_parity(epoch_), params_.rank) + value;
     const uint64_t px = packet_pack(__float_as_uint(x), epoch_);
     const uint64_t py = packet_pack(__float_as_uint(y), epoch_);
+#pragma unroll 1
     for (uint32_t i = 0; i < params_.world; ++i) {
       // Start behind oneself, so that not every rank writes to the same peer first.
       uint32_t peer = params_.rank + 1 + i;
@@ -69,6 +70,7 @@ class Exchange {
   // Waits for values [value, value + 4) of every rank and adds them in rank order. `value` is a
   // multiple of 4. False if the wait failed; the failure is reported and sticky.
   __device__ bool collect(uint64_t value, float (&sum)[4]) const {
+#pragma unroll 1
     for (uint32_t first = 0; first < params_.world; first += kBatch) {
       float part[kBatch][4];
       if (!collect_batch(first, value, part)) return false;

@@ -27,6 +27,7 @@ struct Bytes {
   // Two strips of more words, or for more tokens, would not leave enough registers.
   static constexpr int kStrips = kBlocks == 1 ? 2 : 1;
   static constexpr int kPairedHalfBits = kBlocks == 1 ? 8 : 0;
+  static constexpr bool kFewTokens = kBlocks == 1;
   static constexpr uint32_t kColumnBytes = kGroup * 4 + 64;
   static constexpr uint32_t kTokenGroupBytes = 2 * kColumnBytes;
   struct alignas(16) Scale {
@@ -49,27 +50,34 @@ struct Bytes {
     return reinterpret_cast<uint4*>(shared.input(group, 0) + column * kColumnBytes) + tile * kQuads + quad;
   }
 
+  // Lane l brings channels 4l .. 4l+3 of a transformed group, whose greatest magnitude (as f32 bits)
+  // is `magnitude`.
+  static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
+                                                     uint32_t group, uint32_t token, uint32_t lane) {
+    const float inverse = inverse_of(magnitude);
+    uint32_t high[4], low[4];
+    const int32_t sum = ptx::redux_add(quantize(v, inverse, high, low));
+    if (lane == 0) *shared.scale(group, token) = group_scale(__uint_as_float(magnitude), sum);
+    // Half an operand each of two quads.
+    const uint32_t k = lane % 4 * 4;
+    auto* first = reinterpret_cast<uint2*>(operand(shared, group, lane / 4, 2 * token, k % 8 / 2)) + k / 8;
+    first[0] = make_uint2(high[0], high[1]);
+    first[2] = make_uint2(high[2], high[3]);
+    first += kColumnBytes / sizeof(uint2);
+    first[0] = make_uint2(low[0], low[1]);
+    first[2] = make_uint2(low[2], low[3]);
+  }
+
   // Writes a transformed row as the operands of its token's group.
   static __device__ __forceinline__ void store_row(const Shared& shared, const RowValues& row, uint32_t group,
                                                    uint32_t token, uint32_t quad, bool exists) {
     const uint32_t magnitude = row.magnitude();
-    const float greatest = __uint_as_float(magnitude);
-    // A group of zeros, or so small that the inverse of its greatest overflows, counts as zeros. So do
-    // the integers of one with infinities or NaN, whose scale then makes the result NaN.
-    const bool usable = greatest > kSmallest && magnitude < 0x7f800000u;
-    const float inverse = usable ? __fdiv_rn(kGreatest, greatest) : 0.0f;
+    const float inverse = inverse_of(magnitude);
     int32_t sum = 0;
 #pragma unroll
     for (int t = 0; t < kBlockTiles; ++t) {
       uint32_t high[4], low[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int32_t x = usable ? __float2int_rn(__fmul_rn(row.v[t][i], inverse)) : 0;
-        const int32_t h = (x + 128) >> 8;
-        high[i] = four(h);
-        low[i] = four(x - h * 256);
-        sum += x;
-      }
+      sum += quantize(row.v[t], inverse, high, low);
       if (exists) {
         *operand(shared, group, t, 2 * token, quad) = {high[0], high[1], high[2], high[3]};
         *operand(shared, group, t, 2 * token + 1, quad) = {low[0], low[1], low[2], low[3]};
@@ -77,7 +85,7 @@ struct Bytes {
     }
     sum += static_cast<int32_t>(__shfl_xor_sync(0xffffffffu, static_cast<uint32_t>(sum), 1));
     sum += static_cast<int32_t>(__shfl_xor_sync(0xffffffffu, static_cast<uint32_t>(sum), 2));
-    if (exists && quad == 0) *shared.scale(group, token) = group_scale(greatest, sum);
+    if (exists && quad == 0) *shared.scale(group, token) = group_scale(__uint_as_float(magnitude), sum);
   }
 
   template <Codebook kCodebook, int kHalfBits, int kCount>
@@ -141,6 +149,30 @@ struct Bytes {
   }
 
  private:
+  // What brings a group to integers, 0 for one that cannot be: of zeros, or so small that the inverse of its
+  // greatest overflows, or with infinities or NaN, whose scale then makes the result NaN.
+  static __device__ __forceinline__ float inverse_of(uint32_t magnitude) {
+    const float greatest = __uint_as_float(magnitude);
+    const bool usable = greatest > kSmallest && magnitude < 0x7f800000u;
+    return usable ? __fmul_rn(kGreatest, ptx::reciprocal(greatest)) : 0.0f;
+  }
+
+  // Four values as integers in a high and a low byte, each four times; returns their sum. A product with
+  // an inverse of 0 is 0 or NaN, and both convert to 0.
+  static __device__ __forceinline__ int32_t quantize(const float (&v)[4], float inverse, uint32_t (&high)[4],
+                                                     uint32_t (&low)[4]) {
+    int32_t sum = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int32_t x = __float2int_rn(__fmul_rn(v[i], inverse));
+      const int32_t h = (x + 128) >> 8;
+      high[i] = four(h);
+      low[i] = four(x - h * 256);
+      sum += x;
+    }
+    return sum;
+  }
+
   static __device__ __forceinline__ Scale group_scale(float greatest, int32_t sum) {
     // kMul1Offset / kMul1Slope in whole and broken part, or the product would not fit.
     constexpr int32_t kWhole = kMul1Offset / kMul1Slope, kRest = kMul1Offset % kMul1Slope;

@@ -19,13 +19,21 @@ struct Cut {
   // Strips are dealt out `unit` at a time, as evenly as that allows.
   static __device__ Cut of(const TrellinkLinear& params, uint32_t unit) {
     Cut cut;
-    const uint32_t splits = params.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
-    const uint32_t cluster = blockIdx.x / splits, clusters = gridDim.x / splits;
-    const uint32_t units = params.strips / unit, each = units / clusters, more = units % clusters;
-    cut.begin = params.first_strip + unit * (cluster * each + min(cluster, more));
-    cut.end = cut.begin + unit * (each + (cluster < more ? 1 : 0));
-    cut.first_group = params.k_groups * rank / splits;
-    cut.end_group = params.k_groups * (rank + 1) / splits;
+    const uint32_t splits = params.k_splits;
+    uint32_t cluster = blockIdx.x, rank = 0;
+    if (splits > 1) {
+      cluster /= splits;
+      rank = ptx::cluster_rank();
+    }
+    const uint32_t more = params.more_units;
+    cut.begin = params.first_strip + unit * (cluster * params.units + min(cluster, more));
+    cut.end = cut.begin + unit * (params.units + (cluster < more ? 1 : 0));
+    cut.first_group = 0;
+    cut.end_group = params.k_groups;
+    if (splits > 1) {
+      cut.first_group = params.k_groups * rank / splits;
+      cut.end_group = params.k_groups * (rank + 1) / splits;
+    }
     return cut;
   }
 };
@@ -79,13 +87,19 @@ struct Share {
   uint32_t slots, slices;
   uint32_t slot, slice;
 
-  __device__ Share(uint32_t strips, uint32_t count) : slots(strips / count), slices(kWarps / slots) {
+  __device__ Share(uint32_t strips, uint32_t count) : slots(strips / count), slices(quotient(kWarps, slots)) {
     const uint32_t warp = ptx::warp_index();
-    slot = warp % slots;
-    slice = warp / slots;
+    slice = quotient(warp, slots);
+    slot = warp - slice * slots;
   }
   // Some warps may be left over.
   __device__ bool works() const { return slice < slices; }
+
+ private:
+  // a / b for both at most 16, in few instructions: the half keeps the rounding away from whole numbers.
+  static __device__ uint32_t quotient(uint32_t a, uint32_t b) {
+    return static_cast<uint32_t>(__fmul_rn(static_cast<float>(a) + 0.5f, ptx::reciprocal(static_cast<float>(b))));
+  }
 };
 
 }  // namespace trellink

@@ -81,6 +81,7 @@ __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const 
   const uint32_t groups = params.strips / kGroupStrips;
   const uint32_t items = params.rows * groups;
   // Neighbouring items go to different CTAs: all SMs poll, none for long.
+#pragma unroll 1
   for (uint32_t item = blockIdx.x + gridDim.x * warp; item < items; item += gridDim.x * kWarps) {
     const uint32_t row = item / groups, group = item % groups;
     const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);

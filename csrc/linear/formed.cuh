@@ -16,6 +16,7 @@ struct Formed : FloatSums<kBlocks> {
   using Codebooks = AllCodebooks;
   static constexpr int kTokens = kBlocks * kMmaColumns;
   static constexpr int kStrips = 1;
+  static constexpr bool kFewTokens = false;
   static constexpr int kPairedHalfBits = 0;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 2 + 32;
   using Shared = SharedLayout<Formed>;

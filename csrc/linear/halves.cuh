@@ -20,6 +20,7 @@ struct Halves : FloatSums<kBlocks> {
   // Two strips of more words, or for more tokens, would not leave enough registers.
   static constexpr int kStrips = kBlocks == 1 ? 2 : 1;
   static constexpr int kPairedHalfBits = kBlocks == 1 ? 8 : 0;
+  static constexpr bool kFewTokens = kBlocks == 1;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 4 + 64;
   using Shared = SharedLayout<Halves>;
 
@@ -28,6 +29,26 @@ struct Halves : FloatSums<kBlocks> {
   static __device__ __forceinline__ uint4* operand(const Shared& shared, uint32_t group, uint32_t tile,
                                                    uint32_t token, uint32_t quad) {
     return reinterpret_cast<uint4*>(shared.input(group, token)) + tile * kQuads + quad;
+  }
+
+  // Lane l brings channels 4l .. 4l+3 of a transformed group, whose greatest magnitude (as f32 bits)
+  // is `magnitude`.
+  static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
+                                                     uint32_t group, uint32_t token, uint32_t lane) {
+    const uint32_t scale_bits = power_of_two_scale(magnitude);
+    const float scale = __uint_as_float(scale_bits);
+    if (lane == 0) *shared.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
+    uint32_t twice[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float x = __fmul_rn(v[i], scale);
+      twice[i] = ptx::pack_f16x2(x, x);
+    }
+    // Half an operand each of two quads.
+    const uint32_t k = lane % 4 * 4;
+    auto* first = reinterpret_cast<uint2*>(operand(shared, group, lane / 4, token, k % 8 / 2)) + k / 8;
+    first[0] = make_uint2(twice[0], twice[1]);
+    first[2] = make_uint2(twice[2], twice[3]);
   }
 
   // As Formed::store_row.

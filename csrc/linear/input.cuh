@@ -1,6 +1,10 @@
 // The input side of the layer: (x * suh) H, as the arithmetic's MMA operands in shared memory.
 //
-// A warp transforms eight items, each a 128-channel group of a token, at a time: they are the rows of
+// There are two ways to transform. A launch begins with an empty instruction cache, so for few tokens
+// short code that is run several times beats any clever one: a warp takes an item, a 128-channel group
+// of a token, four channels a lane, and the transform is made of shuffles.
+//
+// For more tokens the tensor cores do it. A warp transforms eight items at a time: they are the rows of
 // an A operand, and lane l of a quad holds channels 4l .. 4l+3 of every 16 of its row. The 128-point
 // transform is one of 16 points, which the tensor core does, times one of 8, which is three rounds of
 // additions between the lane's own registers. A product x * suh has up to 22 bits; it goes into the
@@ -97,43 +101,96 @@ __device__ __forceinline__ void transform_across_tiles(RowValues& row) {
   for (int i = 0; i < kBlockTiles * 4; ++i) row.v[i / 4][i % 4] = __fmul_rn(row.v[i / 4][i % 4], kHadamardScale);
 }
 
+// What load_input is to do.
+template <class Arithmetic>
+struct InputWork {
+  const TrellinkLinear& params;
+  const uint16_t* suh;
+  const SharedLayout<Arithmetic>& shared;
+  uint32_t first_token, first_group, groups;
+
+  // Channel `channel` of a group of a token.
+  __device__ const uint16_t* x(uint32_t token, uint32_t group, uint32_t channel) const {
+    return reinterpret_cast<const uint16_t*>(params.x) + (first_token + token) * params.x_stride +
+           (first_group + group) * kGroup + channel;
+  }
+  __device__ const uint16_t* scales(uint32_t group, uint32_t channel) const {
+    return suh + (first_group + group) * kGroup + channel;
+  }
+};
+
+// An item a warp at a time, by shuffles.
+template <class Arithmetic>
+__device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work) {
+  const uint32_t lane = threadIdx.x % kLanes, channel = 4 * lane;
+  uint32_t token = 0, group = ptx::warp_index();
+#pragma unroll 1
+  while (true) {
+    while (group >= work.groups) {
+      group -= work.groups;
+      if (++token >= work.shared.tokens) return;
+    }
+    const uint2 raw = *reinterpret_cast<const uint2*>(work.x(token, group, channel));
+    const uint2 scales = *reinterpret_cast<const uint2*>(work.scales(group, channel));
+    float v[4], s[4];
+    unpack4(raw, work.params.x_dtype, v);
+    unpack4(scales, TRELLINK_DTYPE_F16, s);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], s[i]);
+    hadamard_128(v, lane);
+    // Magnitudes of floats are ordered as their bits are, NaN last.
+    uint32_t magnitude = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      v[i] = __fmul_rn(v[i], kHadamardScale);
+      magnitude = max(magnitude, __float_as_uint(v[i]) & 0x7fffffffu);
+    }
+    Arithmetic::store_group(work.shared, v, ptx::redux_max(magnitude), group, token, lane);
+    group += kWarps;
+  }
+}
+
+// Eight items a warp at a time, by MMAs.
+template <class Arithmetic>
+__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
+  constexpr uint32_t kRows = kLanes / kQuads;
+  const uint32_t lane = threadIdx.x % kLanes, quad = lane % kQuads;
+  const HadamardOperand hadamard(lane);
+  const uint32_t tokens = work.shared.tokens, items = tokens * work.groups;
+#pragma unroll 1
+  for (uint32_t first = ptx::warp_index() * kRows; first < items; first += kWarps * kRows) {
+    // The rows of an item's group follow one another. Rows without an item repeat the last one.
+    const uint32_t item = first + lane / kQuads, clamped = min(item, items - 1);
+    const uint32_t token = clamped % tokens, group = clamped / tokens;
+    const uint16_t* x = work.x(token, group, 4 * quad);
+    const uint16_t* suh = work.scales(group, 4 * quad);
+    RowValues row;
+#pragma unroll
+    for (int t = 0; t < kBlockTiles; ++t) {
+      float product[4], s[4];
+      unpack4(*reinterpret_cast<const uint2*>(x + t * kTile), work.params.x_dtype, product);
+      unpack4(*reinterpret_cast<const uint2*>(suh + t * kTile), TRELLINK_DTYPE_F16, s);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) product[i] = __fmul_rn(product[i], s[i]);
+      transform_tile(hadamard, product, row.v[t]);
+    }
+    transform_across_tiles(row);
+    Arithmetic::store_row(work.shared, row, group, token, quad, item < items);
+  }
+}
+
 // Fills the shared input with groups [first_group, first_group + groups) of tokens
 // [first_token, first_token + shared.tokens). By all warps of the CTA; the caller synchronises.
 template <class Arithmetic>
 __device__ __forceinline__ void load_input(const TrellinkLinear& params, const TrellinkSegment& segment,
                                            const SharedLayout<Arithmetic>& shared, uint32_t first_token, uint32_t first_group,
                                            uint32_t groups) {
-  constexpr uint32_t kRows = kLanes / kQuads;
-  const uint32_t lane = threadIdx.x % kLanes, quad = lane % kQuads;
-  const HadamardOperand hadamard(lane);
-  const auto* x = reinterpret_cast<const uint16_t*>(params.x);
-  const auto* suh = reinterpret_cast<const uint16_t*>(segment.suh);
-  const uint32_t items = shared.tokens * groups;
-#pragma unroll 1
-  for (uint32_t first = ptx::warp_index() * kRows; first < items; first += kWarps * kRows) {
-    // The rows of an item's group follow one another. Rows without an item repeat the last one.
-    const uint32_t item = first + lane / kQuads, clamped = min(item, items - 1);
-    const uint32_t token = clamped % shared.tokens, group = clamped / shared.tokens;
-    const uint32_t channel = (first_group + group) * kGroup + 4 * quad;
-    const uint16_t* from = x + (first_token + token) * params.x_stride + channel;
-    uint2 raw[kBlockTiles], scales[kBlockTiles];
-#pragma unroll
-    for (int t = 0; t < kBlockTiles; ++t) {
-      raw[t] = *reinterpret_cast<const uint2*>(from + t * kTile);
-      scales[t] = *reinterpret_cast<const uint2*>(suh + channel + t * kTile);
-    }
-    RowValues row;
-#pragma unroll
-    for (int t = 0; t < kBlockTiles; ++t) {
-      float product[4], s[4];
-      unpack4(raw[t], params.x_dtype, product);
-      unpack4(scales[t], TRELLINK_DTYPE_F16, s);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) product[i] = __fmul_rn(product[i], s[i]);
-      transform_tile(hadamard, product, row.v[t]);
-    }
-    transform_across_tiles(row);
-    Arithmetic::store_row(shared, row, group, token, quad, item < items);
+  const InputWork<Arithmetic> work{params, reinterpret_cast<const uint16_t*>(segment.suh), shared, first_token,
+                                   first_group, groups};
+  if constexpr (Arithmetic::kFewTokens) {
+    load_items(work);
+  } else {
+    load_rows(work);
   }
 }
 

@@ -39,16 +39,17 @@ struct Frame {
 template <class Arithmetic>
 class LinearCta {
  public:
-  __device__ explicit LinearCta(const TrellinkLinear& params) : params_(params), weights_(params) {}
+  __device__ LinearCta(const TrellinkLinear& params, WeightStream::Barriers* barriers)
+      : params_(params), weights_(params, barriers) {}
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
     {
       const Cut cut = Cut::of(params_, Arithmetic::kStrips);
       const auto piece = Piece<Arithmetic>::first(params_, cut);
-      // The weights depend on no other launch. What they wait for meanwhile is the input.
-      begin_weights(cut, piece);
+      // Neither scales nor weights depend on another launch. The scales are needed first.
       prefetch_scales(cut, piece);
+      begin_weights(cut, piece);
       if (threadIdx.x == 0) {
         frame.cut = cut;
         frame.piece = piece;
@@ -125,6 +126,9 @@ class LinearCta {
     loaded = cut.groups() <= Shared(params_, piece.tokens).groups && piece.segment == done.segment &&
              piece.first_token == done.first_token;
     // The rings hold sums that other threads were reading, and the frame the piece.
+#if __CUDA_ARCH__ >= 900
+    ptx::fence_async_copies();
+#endif
     synchronize();
     begin_weights(cut, piece);
     if (threadIdx.x == 0) frame.piece = piece;
@@ -142,6 +146,7 @@ class LinearCta {
   // Multiplies the frame's piece, kCount strips to a warp, and leaves each warp's sums in its ring.
   template <int kCount>
   __device__ __forceinline__ void multiply(const Frame<Arithmetic>& frame, bool input_is_loaded) {
+    weights_.fill(kCount, params_.segment[frame.piece.segment].half_bits * kLanes);
     typename Arithmetic::Accumulator acc[kCount];
     for (uint32_t chunk = frame.cut.first_group; chunk < frame.cut.end_group;) {
       if (!input_is_loaded) load_chunk(frame, chunk);
@@ -156,7 +161,7 @@ class LinearCta {
       if (chunk < frame.cut.end_group) __syncthreads();
       input_is_loaded = false;
     }
-    ptx::cp_async_wait<0>();
+    // What the warp has read, sums may replace.
     __syncwarp();
     if (Share(frame.piece.strips, kCount).works()) {
       const Shared shared(params_, frame.piece.tokens);
@@ -176,11 +181,13 @@ class LinearCta {
     const uint64_t columns = static_cast<uint64_t>(params_.strips) * kTile;
     const uint32_t first_column = (piece.strip - params_.first_strip) * kTile;
     const uint32_t splits = params_.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
+#pragma unroll 1
     for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kPairs;
          i += splits * blockDim.x) {
       const uint32_t channel = i % kPairs * 2, strip = i / kPairs % piece.strips, token = i / kPairs / piece.strips;
       const float* first = shared.sum(strip / count, strip % count, token, channel);
       float2 sum = make_float2(0, 0);
+#pragma unroll 1
       for (uint32_t from = 0; from < splits; ++from) {
         add_slices(splits > 1 ? static_cast<const float*>(ptx::shared_of_rank(first, from)) : first,
                    share.slots * shared.ring_bytes / sizeof(float), share.slices, sum);
@@ -191,19 +198,17 @@ class LinearCta {
 
   // Adds a pair of sums of every slice to `sum`, in order; the loads of several overlap.
   static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float2& sum) {
-    constexpr uint32_t kBatch = 8;
+    constexpr uint32_t kBatch = 4;
+#pragma unroll 1
     for (uint32_t slice = 0; slice < slices; slice += kBatch) {
       float2 v[kBatch];
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        v[b] = *reinterpret_cast<const float2*>(first + min(slice + b, slices - 1) * stride);
+        v[b] = slice + b < slices ? *reinterpret_cast<const float2*>(first + (slice + b) * stride) : make_float2(0, 0);
       }
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        if (slice + b < slices) {
-          sum.x = __fadd_rn(sum.x, v[b].x);
-          sum.y = __fadd_rn(sum.y, v[b].y);
-        }
+        if (slice + b < slices) sum = make_float2(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y));
       }
     }
   }
@@ -215,7 +220,8 @@ class LinearCta {
 // The body of a kernel. params must be the kernel's __grid_constant__ parameter.
 template <class Arithmetic>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
-  LinearCta<Arithmetic>(params).run();
+  __shared__ WeightStream::Barriers barriers[kWarps];
+  LinearCta<Arithmetic>(params, barriers).run();
 }
 
 }  // namespace trellink

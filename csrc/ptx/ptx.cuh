@@ -66,6 +66,13 @@ __device__ __forceinline__ float f16_to_f32(uint32_t half_bits) {
   return d;
 }
 
+// 1 / x to within a unit in the last place.
+__device__ __forceinline__ float reciprocal(float x) {
+  float d;
+  asm("rcp.approx.f32 %0, %1;" : "=f"(d) : "f"(x));
+  return d;
+}
+
 // ---- warp ----
 
 // The CTA's warp that this thread belongs to, in a way that tells the compiler that it is the same for
@@ -138,6 +145,50 @@ template <int kPending>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
+
+#if __CUDA_ARCH__ >= 900
+
+// A barrier in shared memory on which one thread arrives and which copies complete.
+__device__ __forceinline__ void mbarrier_init(uint64_t* barrier) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(barrier));
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address) : "memory");
+}
+
+// Makes the barriers that this thread has initialised known to copies.
+__device__ __forceinline__ void fence_mbarrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// Orders this thread's accesses to shared memory before copies into it that are started later.
+__device__ __forceinline__ void fence_async_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Arrives, and lets the barrier's phase last until `bytes` have been copied.
+__device__ __forceinline__ void mbarrier_expect(uint64_t* barrier, uint32_t bytes) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(barrier));
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(bytes) : "memory");
+}
+
+// Whether the phase of this parity is complete; may wait a while for it.
+__device__ __forceinline__ bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(barrier));
+  uint32_t done;
+  asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+               : "=r"(done)
+               : "r"(address), "r"(parity)
+               : "memory");
+  return done;
+}
+
+// `bytes` from global to shared memory by the copy engine: multiples of 16 at multiples of 16.
+__device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(barrier));
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "l"(global), "r"(bytes), "r"(address)
+               : "memory");
+}
+
+#endif
 
 // Asks for the 128-byte line of an address; nothing depends on it.
 __device__ __forceinline__ void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }

@@ -129,6 +129,8 @@ impl CudaRank {
         };
         let shape = LaunchShape::new(kernel, &work, machine);
         params.k_splits = shape.k_splits;
+        params.units = shape.units;
+        params.more_units = shape.more_units;
         params.shared_bytes = shape.shared_bytes;
         params.ring_bytes = shape.ring_bytes;
         params.stages = shape.stages;

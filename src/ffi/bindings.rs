@@ -151,6 +151,8 @@ pub struct TrellinkLinear {
     pub first_strip: u32,
     pub strips: u32,
     pub k_splits: u32,
+    pub units: u32,
+    pub more_units: u32,
     pub shared_bytes: u32,
     pub ring_bytes: u32,
     pub stages: u32,
@@ -159,7 +161,7 @@ pub struct TrellinkLinear {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 744usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 752usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -178,16 +180,20 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, strips) - 36usize];
     ["Offset of field: TrellinkLinear::k_splits"]
         [::core::mem::offset_of!(TrellinkLinear, k_splits) - 40usize];
+    ["Offset of field: TrellinkLinear::units"]
+        [::core::mem::offset_of!(TrellinkLinear, units) - 44usize];
+    ["Offset of field: TrellinkLinear::more_units"]
+        [::core::mem::offset_of!(TrellinkLinear, more_units) - 48usize];
     ["Offset of field: TrellinkLinear::shared_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 44usize];
+        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 52usize];
     ["Offset of field: TrellinkLinear::ring_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, ring_bytes) - 48usize];
+        [::core::mem::offset_of!(TrellinkLinear, ring_bytes) - 56usize];
     ["Offset of field: TrellinkLinear::stages"]
-        [::core::mem::offset_of!(TrellinkLinear, stages) - 52usize];
+        [::core::mem::offset_of!(TrellinkLinear, stages) - 60usize];
     ["Offset of field: TrellinkLinear::exchange"]
-        [::core::mem::offset_of!(TrellinkLinear, exchange) - 56usize];
+        [::core::mem::offset_of!(TrellinkLinear, exchange) - 64usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 168usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 176usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

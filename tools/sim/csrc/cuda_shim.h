@@ -53,10 +53,16 @@ void poll();
 // May take a while: called where other ranks may be ahead.
 void hold_up();
 unsigned char* dynamic_shared();
-// A thread's copies to shared memory and their groups, as cp.async has them.
-void copy_async(unsigned char* to, const unsigned char* from, uint32_t bytes);
-void commit_copies();
-void wait_copies(uint32_t pending);
+// A copy into shared memory that counts its bytes down. It may take place when it is started, or not
+// before somebody asks for its counter.
+struct Copy {
+  unsigned char* to;
+  const unsigned char* from;
+  uint32_t bytes;
+  uint32_t* counter;
+};
+void start_copy(const Copy& copy);
+void finish_copies(const uint32_t* counter);
 // The CTA's cluster.
 uint32_t cluster_rank();
 void cluster_sync();

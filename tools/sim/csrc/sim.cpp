@@ -70,20 +70,7 @@ struct Warp {
   uint64_t completed = 0;
 };
 
-struct Copy {
-  unsigned char* to;
-  const unsigned char* from;
-  uint32_t bytes;
-};
-
-// A thread's copies on their way: closed groups, oldest first, then the open one.
-struct Copies {
-  std::vector<std::vector<Copy>> groups;
-  std::vector<Copy> open;
-};
-
 struct Fiber {
-  Copies copies;
   jmp_buf resume;
   bool begun = false;
   bool polled = false;                  // in this turn of its warp
@@ -126,23 +113,21 @@ class Cta {
     if (random_() % 4 == 0) usleep(4000);
   }
   unsigned char* shared() { return shared_.begin(); }
-  void copy_async(const Copy& copy) {
+  void start_copy(const Copy& copy) {
     if (random_() % 2) {
-      std::memcpy(copy.to, copy.from, copy.bytes);
+      perform(copy);
     } else {
-      fibers_[current_].copies.open.push_back(copy);
+      copies_.push_back(copy);
     }
   }
-  void commit_copies() {
-    Copies& copies = fibers_[current_].copies;
-    copies.groups.push_back(std::move(copies.open));
-    copies.open.clear();
-  }
-  void wait_copies(uint32_t pending) {
-    auto& groups = fibers_[current_].copies.groups;
-    while (groups.size() > pending) {
-      for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
-      groups.erase(groups.begin());
+  void finish_copies(const uint32_t* counter) {
+    for (size_t i = 0; i < copies_.size();) {
+      if (copies_[i].counter != counter) {
+        ++i;
+        continue;
+      }
+      perform(copies_[i]);
+      copies_.erase(copies_.begin() + static_cast<std::ptrdiff_t>(i));
     }
   }
   void join(Cluster& cluster, uint32_t rank) {
@@ -172,6 +157,10 @@ class Cta {
   void yield() {
     if (_setjmp(fibers_[current_].resume) == 0) _longjmp(scheduler_, 1);
   }
+  static void perform(const Copy& copy) {
+    std::memcpy(copy.to, copy.from, copy.bytes);
+    *copy.counter -= copy.bytes;
+  }
   void resume();
   bool run_warp(uint32_t warp);
   static void enter() {
@@ -196,6 +185,7 @@ class Cta {
   uint32_t current_ = 0;
   uint32_t at_barrier_ = 0;
   uint64_t barriers_ = 0;
+  std::vector<Copy> copies_;  // that have been put off
   Cluster* cluster_ = nullptr;
   uint32_t cluster_rank_ = 0;
 };
@@ -308,11 +298,8 @@ LaneWords warp_exchange(Op op, const uint32_t* words, uint32_t count) {
 void poll() { Cta::running->poll(); }
 void hold_up() { Cta::running->hold_up(); }
 unsigned char* dynamic_shared() { return Cta::running->shared(); }
-void copy_async(unsigned char* to, const unsigned char* from, uint32_t bytes) {
-  Cta::running->copy_async({to, from, bytes});
-}
-void commit_copies() { Cta::running->commit_copies(); }
-void wait_copies(uint32_t pending) { Cta::running->wait_copies(pending); }
+void start_copy(const Copy& copy) { Cta::running->start_copy(copy); }
+void finish_copies(const uint32_t* counter) { Cta::running->finish_copies(counter); }
 uint32_t cluster_rank() { return Cta::running->cluster_rank(); }
 void cluster_sync() { Cta::running->cluster_sync(); }
 const void* shared_of_rank(const void* shared, uint32_t rank) { return Cta::running->shared_of_rank(shared, rank); }

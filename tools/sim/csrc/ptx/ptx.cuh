@@ -21,7 +21,8 @@ inline uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
 
 inline uint32_t and_xor(uint32_t x, uint32_t mask, uint32_t flip) { return (x & mask) ^ flip; }
 
-inline uint32_t warp_index() { return threadIdx.x / 32; }
+// A shuffle, so by whole warps only.
+inline uint32_t warp_index() { return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); }
 
 inline uint32_t dp4a_u8(uint32_t a, uint32_t b, uint32_t c) {
   for (int i = 0; i < 4; ++i) c += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
@@ -64,6 +65,8 @@ inline uint32_t bf16_bits(float x) {
 inline uint32_t pack_bf16x2(float lo, float hi) { return bf16_bits(lo) | bf16_bits(hi) << 16; }
 
 inline float f16_to_f32(uint32_t bits) { return static_cast<float>(half_value(bits)); }
+
+inline float reciprocal(float x) { return 1.0f / x; }
 
 inline uint32_t opaque(uint32_t x) { return x; }
 
@@ -143,13 +146,45 @@ inline T* aligned(T* p, uintptr_t width) {
   return p;
 }
 
-// A copy takes place at once, or not before it is waited for.
-inline void cp_async_16(void* shared, const void* global) {
-  sim::copy_async(aligned(static_cast<unsigned char*>(shared), 16), aligned(static_cast<const unsigned char*>(global), 16), 16);
+// A barrier's word: the bytes still to come, whether its thread has arrived, the phase.
+struct Mbarrier {
+  uint32_t bytes;
+  uint16_t arrived, phase;
+
+  void complete_if_due() {
+    if (arrived && bytes == 0) {
+      arrived = 0;
+      phase ^= 1;
+    }
+  }
+};
+inline Mbarrier& mbarrier(uint64_t* barrier) { return *reinterpret_cast<Mbarrier*>(barrier); }
+
+inline void mbarrier_init(uint64_t* barrier) { mbarrier(barrier) = {0, 0, 0}; }
+inline void fence_mbarrier_init() {}
+inline void fence_async_copies() {}
+
+inline void mbarrier_expect(uint64_t* barrier, uint32_t bytes) {
+  if (mbarrier(barrier).arrived) sim::fail("a barrier whose thread arrives twice in a phase");
+  mbarrier(barrier).bytes += bytes;
+  mbarrier(barrier).arrived = 1;
 }
-inline void cp_async_commit() { sim::commit_copies(); }
-template <int kPending>
-inline void cp_async_wait() { sim::wait_copies(kPending); }
+
+// A copy takes place at once, or not before it is waited for.
+inline void copy_bulk(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
+  if (bytes % 16 != 0) sim::fail("a bulk copy of other than multiples of 16 bytes");
+  const sim::Copy copy{aligned(static_cast<unsigned char*>(shared), 16), aligned(static_cast<const unsigned char*>(global), 16),
+                       bytes, &mbarrier(barrier).bytes};
+  sim::start_copy(copy);
+}
+
+inline bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
+  sim::finish_copies(&mbarrier(barrier).bytes);
+  mbarrier(barrier).complete_if_due();
+  if (mbarrier(barrier).phase != parity) return true;
+  sim::poll();
+  return false;
+}
 
 inline void prefetch_l2(const void*) {}
 
