@@ -121,6 +121,8 @@ typedef struct TrellinkLinear {
   uint32_t ring_bytes;
   /* Stages of the weights' ring, 1 to 4. */
   uint32_t stages;
+  /* K groups whose input fits beside the rings, at least 1. */
+  uint32_t chunk_groups;
   TrellinkExchange exchange;
   TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];
 } TrellinkLinear;

@@ -187,6 +187,8 @@ pub struct LaunchShape {
     pub ring_bytes: u32,
     /// Stages of the weights.
     pub stages: u32,
+    /// K groups whose input is held at a time.
+    pub chunk_groups: u32,
 }
 
 impl LaunchShape {
@@ -213,15 +215,17 @@ impl LaunchShape {
                 1
             }
         });
+        let shared_bytes = whole(stages).min(machine.max_shared_bytes);
         let grid = units.div_ceil(units_per_cta).max(1);
         LaunchShape {
             grid: grid as u32,
             k_splits: 1,
             units: (units / grid) as u32,
             more_units: (units % grid) as u32,
-            shared_bytes: whole(stages).min(machine.max_shared_bytes) as u32,
+            shared_bytes: shared_bytes as u32,
             ring_bytes: ring(stages) as u32,
             stages: stages as u32,
+            chunk_groups: ((shared_bytes - WARPS * ring(stages) - ALIGNMENT) / group) as u32,
         }
     }
 }

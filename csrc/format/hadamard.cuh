@@ -17,8 +17,7 @@ __device__ __forceinline__ void hadamard_128(float (&v)[4], uint32_t lane) {
   v[1] = __fadd_rn(b, d);
   v[2] = __fsub_rn(a, c);
   v[3] = __fsub_rn(b, d);
-  // Not unrolled: this runs in code that is hardly run twice, where fetching instructions is what takes time.
-#pragma unroll 1
+#pragma unroll
   for (uint32_t mask = 1; mask < kLanes; mask *= 2) {
     const float sign = (lane & mask) ? -1.0f : 1.0f;
 #pragma unroll

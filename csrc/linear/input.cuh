@@ -119,22 +119,38 @@ struct InputWork {
   }
 };
 
-// An item a warp at a time, by shuffles.
+// A lane's part of an item as it is in memory, for the loads of the next one to overlap the work on this.
 template <class Arithmetic>
-__device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work) {
-  const uint32_t lane = threadIdx.x % kLanes, channel = 4 * lane;
-  uint32_t token = 0, group = ptx::warp_index();
-#pragma unroll 1
-  while (true) {
+struct RawItem {
+  uint32_t token, group;
+  uint2 x, scales;
+
+  // Loads the item at `group`, which may lie beyond the token's groups; false if there is none.
+  __device__ bool next(const InputWork<Arithmetic>& work, uint32_t channel) {
     while (group >= work.groups) {
       group -= work.groups;
-      if (++token >= work.shared.tokens) return;
+      if (++token >= work.shared.tokens) return false;
     }
-    const uint2 raw = *reinterpret_cast<const uint2*>(work.x(token, group, channel));
-    const uint2 scales = *reinterpret_cast<const uint2*>(work.scales(group, channel));
+    x = *reinterpret_cast<const uint2*>(work.x(token, group, channel));
+    scales = *reinterpret_cast<const uint2*>(work.scales(group, channel));
+    return true;
+  }
+};
+
+// An item a warp at a time, by shuffles.
+template <class Arithmetic, class F>
+__device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, F&& after_item) {
+  const uint32_t lane = threadIdx.x % kLanes, channel = 4 * lane;
+  RawItem<Arithmetic> item{0, ptx::warp_index(), {}, {}};
+  bool more = item.next(work, channel);
+#pragma unroll 1
+  while (more) {
+    const RawItem<Arithmetic> raw = item;
+    item.group += kWarps;
+    more = item.next(work, channel);
     float v[4], s[4];
-    unpack4(raw, work.params.x_dtype, v);
-    unpack4(scales, TRELLINK_DTYPE_F16, s);
+    unpack4(raw.x, work.params.x_dtype, v);
+    unpack4(raw.scales, TRELLINK_DTYPE_F16, s);
 #pragma unroll
     for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], s[i]);
     hadamard_128(v, lane);
@@ -145,14 +161,14 @@ __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work) {
       v[i] = __fmul_rn(v[i], kHadamardScale);
       magnitude = max(magnitude, __float_as_uint(v[i]) & 0x7fffffffu);
     }
-    Arithmetic::store_group(work.shared, v, ptx::redux_max(magnitude), group, token, lane);
-    group += kWarps;
+    Arithmetic::store_group(work.shared, v, ptx::redux_max(magnitude), raw.group, raw.token, lane);
+    after_item();
   }
 }
 
 // Eight items a warp at a time, by MMAs.
-template <class Arithmetic>
-__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
+template <class Arithmetic, class F>
+__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, F&& after_items) {
   constexpr uint32_t kRows = kLanes / kQuads;
   const uint32_t lane = threadIdx.x % kLanes, quad = lane % kQuads;
   const HadamardOperand hadamard(lane);
@@ -176,21 +192,23 @@ __device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
     }
     transform_across_tiles(row);
     Arithmetic::store_row(work.shared, row, group, token, quad, item < items);
+    after_items();
   }
 }
 
 // Fills the shared input with groups [first_group, first_group + groups) of tokens
-// [first_token, first_token + shared.tokens). By all warps of the CTA; the caller synchronises.
-template <class Arithmetic>
+// [first_token, first_token + shared.tokens). By all warps of the CTA; the caller synchronises. Each warp
+// calls `meanwhile` now and then.
+template <class Arithmetic, class F>
 __device__ __forceinline__ void load_input(const TrellinkLinear& params, const TrellinkSegment& segment,
                                            const SharedLayout<Arithmetic>& shared, uint32_t first_token, uint32_t first_group,
-                                           uint32_t groups) {
+                                           uint32_t groups, F&& meanwhile) {
   const InputWork<Arithmetic> work{params, reinterpret_cast<const uint16_t*>(segment.suh), shared, first_token,
                                    first_group, groups};
   if constexpr (Arithmetic::kFewTokens) {
-    load_items(work);
+    load_items(work, meanwhile);
   } else {
-    load_rows(work);
+    load_rows(work, meanwhile);
   }
 }
 

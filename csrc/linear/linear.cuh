@@ -137,16 +137,19 @@ class LinearCta {
   }
 
   // Loads the input of the frame's piece, from group `chunk` on as far as it fits.
-  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
+  // Fills a stage of the weights for every item.
+  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) {
     const Shared shared(params_, frame.piece.tokens);
     const uint32_t groups = min(shared.groups, frame.cut.end_group - chunk);
-    load_input(params_, params_.segment[frame.piece.segment], shared, frame.piece.first_token, chunk, groups);
+    const TrellinkSegment& segment = params_.segment[frame.piece.segment];
+    const uint32_t count = frame.piece.strips_per_warp(params_), block_words = segment.half_bits * kLanes;
+    load_input(params_, segment, shared, frame.piece.first_token, chunk, groups,
+               [&] { weights_.fill_one(count, block_words); });
   }
 
   // Multiplies the frame's piece, kCount strips to a warp, and leaves each warp's sums in its ring.
   template <int kCount>
   __device__ __forceinline__ void multiply(const Frame<Arithmetic>& frame, bool input_is_loaded) {
-    weights_.fill(kCount, params_.segment[frame.piece.segment].half_bits * kLanes);
     typename Arithmetic::Accumulator acc[kCount];
     for (uint32_t chunk = frame.cut.first_group; chunk < frame.cut.end_group;) {
       if (!input_is_loaded) load_chunk(frame, chunk);

@@ -31,15 +31,14 @@ struct SharedLayout {
   uint32_t ring_bytes;
   uint32_t tokens;       // of this pass, at most kTokens
   uint32_t scale_bytes;  // of a group
-  uint32_t groups;       // that fit, of this many tokens
+  uint32_t groups;       // of the input that are held at a time
 
   __device__ SharedLayout(const TrellinkLinear& params, uint32_t pass_tokens)
       : base(ptx::dynamic_shared()),
         ring_bytes(params.ring_bytes),
         tokens(pass_tokens),
         scale_bytes((pass_tokens + 1) / 2 * 2 * sizeof(Scale)),
-        groups((params.shared_bytes - kWarps * ring_bytes - kAlignment) /
-               (scale_bytes + pass_tokens * Arithmetic::kTokenGroupBytes)) {}
+        groups(params.chunk_groups) {}
 
   __device__ unsigned char* ring(uint32_t warp) const { return base + warp * ring_bytes; }
   // The sums of the strip'th strip of a warp.

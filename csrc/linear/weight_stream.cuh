@@ -38,20 +38,18 @@ class WeightStream {
     next_ = begin;
     end_ = end;
     stride_ = stride;
-    fetch(stage_, count, block_words);
+    under_way_ = 0;
+    fill_one(count, block_words);
   }
 
-  // Fills the other stages. Not at once, for a warp that starts many copies waits for the first of them.
-  __device__ void fill(uint32_t count, uint32_t block_words) {
-#pragma unroll 1
-    for (uint32_t i = 1; i < params_.stages; ++i) {
-      const uint32_t stage = stage_ + i;
-      fetch(stage < params_.stages ? stage : stage - params_.stages, count, block_words);
-    }
+  // Fills one more stage, if there is one. Not all at once, for a warp that starts many copies waits for
+  // the first of them.
+  __device__ void fill_one(uint32_t count, uint32_t block_words) {
+    if (under_way_ < params_.stages) fetch(count, block_words);
   }
 
-  // The group of the oldest stage, once all have been filled; not less than `end` when all are done.
-  __device__ uint32_t group() const { return next_ - params_.stages * stride_; }
+  // The group of the oldest stage; not less than the end that was given when all are done.
+  __device__ uint32_t group() const { return next_ - under_way_ * stride_; }
 
   // Waits for the oldest stage. All lanes may then read it.
   __device__ const uint32_t* oldest(uint32_t count, uint32_t block_words) const {
@@ -59,7 +57,7 @@ class WeightStream {
     while (!ptx::mbarrier_try_wait(barrier(stage_), parity_)) {
     }
 #else
-    switch (params_.stages) {
+    switch (under_way_) {
       case 1: ptx::cp_async_wait<0>(); break;
       case 2: ptx::cp_async_wait<1>(); break;
       case 3: ptx::cp_async_wait<2>(); break;
@@ -70,14 +68,16 @@ class WeightStream {
     return stage_words(stage_, count, block_words);
   }
 
-  // Refills the oldest stage, once all of it has been read into registers, and goes on to the next.
+  // Goes on to the next stage, once all of the oldest has been read into registers, and refills that.
   __device__ void advance(uint32_t count, uint32_t block_words) {
     __syncwarp();
-    fetch(stage_, count, block_words);
     if (++stage_ == params_.stages) {
       stage_ = 0;
       parity_ ^= 1;
     }
+    --under_way_;
+    fetch(count, block_words);
+    fill_one(count, block_words);
   }
 
  private:
@@ -88,13 +88,15 @@ class WeightStream {
     return ring + stage * count * block_words;
   }
 
-  __device__ void fetch(uint32_t stage, uint32_t count, uint32_t block_words) {
-    if (next_ < end_) copy(stage, count, block_words);
+  __device__ void fetch(uint32_t count, uint32_t block_words) {
+    const uint32_t stage = stage_ + under_way_;
+    if (next_ < end_) copy(stage < params_.stages ? stage : stage - params_.stages, count, block_words);
 #if __CUDA_ARCH__ < 900
     // Also an empty group, so that their number tells which stage is complete.
     ptx::cp_async_commit();
 #endif
     next_ += stride_;
+    ++under_way_;
   }
 
   __device__ void copy(uint32_t stage, uint32_t count, uint32_t block_words) const {
@@ -122,7 +124,8 @@ class WeightStream {
   Barriers* const barriers_;
   const uint32_t warp_;  // found out once, by all lanes
   const uint32_t* blocks_;
-  uint32_t stage_ = 0, parity_ = 0;
+  uint32_t stage_ = 0, parity_ = 0;  // the oldest stage
+  uint32_t under_way_;               // stages that are filled or being filled
   uint32_t next_, end_, stride_;
 };
 

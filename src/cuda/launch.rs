@@ -134,6 +134,7 @@ impl CudaRank {
         params.shared_bytes = shape.shared_bytes;
         params.ring_bytes = shape.ring_bytes;
         params.stages = shape.stages;
+        params.chunk_groups = shape.chunk_groups;
         // SAFETY: the kernel takes a TrellinkLinear. Weights and control words live as long as the
         // layer and the rank; input and outputs were vouched for by whoever made them (a borrow,
         // or the contract of the unsafe constructor), for as long as the stream needs them.

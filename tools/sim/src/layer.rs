@@ -146,6 +146,7 @@ impl SimRank {
             params.shared_bytes = shape.shared_bytes;
             params.ring_bytes = shape.ring_bytes;
             params.stages = shape.stages;
+            params.chunk_groups = shape.chunk_groups;
             // SAFETY: every pointer in `params` is that of a buffer that `call` or `self` borrows,
             // with the sizes that the kernel derives from the same numbers.
             unsafe { trellink_sim_linear(&params, kernel as u32, shape.grid) };
