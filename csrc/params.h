@@ -116,12 +116,10 @@ typedef struct TrellinkLinear {
    * clusters one more. */
   uint32_t units;
   uint32_t more_units;
-  /* Bytes of dynamic shared memory of the launch, and those of them for each warp's weights. */
+  /* Bytes of dynamic shared memory of the launch, and those of them for each warp's weights and sums. */
   uint32_t shared_bytes;
-  uint32_t ring_bytes;
-  /* Stages of the weights' ring, 1 to 4. */
-  uint32_t stages;
-  /* K groups whose input fits beside the rings, at least 1. */
+  uint32_t warp_bytes;
+  /* K groups whose input fits beside these, at least 1. */
   uint32_t chunk_groups;
   TrellinkExchange exchange;
   TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];

@@ -15,8 +15,6 @@ const WARPS: usize = THREADS / LANES;
 const ALIGNMENT: usize = 16;
 /// CTAs of a launch; `TRELLINK_MAX_CTAS` in csrc/params.h.
 const MAX_CTAS: usize = 256;
-/// Stages of the weights on their way; what csrc/linear/weight_stream.cuh can wait for.
-const MAX_STAGES: usize = 4;
 /// Floats between the sums of two tokens; `kSumStride` in csrc/linear/shared_layout.cuh.
 const SUM_STRIDE: usize = 20;
 
@@ -25,12 +23,8 @@ const SUM_STRIDE: usize = 20;
 pub enum LinearKernel {
     /// mul1 as byte sums, 4 tokens a pass.
     Bytes4,
-    /// mul1 as byte sums, 8 tokens a pass.
-    Bytes8,
     /// 3inst and mcg as two halves, 8 tokens a pass.
     Halves8,
-    /// 3inst and mcg as two halves, 16 tokens a pass.
-    Halves16,
     /// Every codebook as formed fp16 weights, 8 tokens a pass.
     Formed8,
     /// Every codebook as formed fp16 weights, 16 tokens a pass.
@@ -41,11 +35,9 @@ pub enum LinearKernel {
 
 impl LinearKernel {
     /// All kernels.
-    pub const ALL: [LinearKernel; 7] = [
+    pub const ALL: [LinearKernel; 5] = [
         LinearKernel::Bytes4,
-        LinearKernel::Bytes8,
         LinearKernel::Halves8,
-        LinearKernel::Halves16,
         LinearKernel::Formed8,
         LinearKernel::Formed16,
         LinearKernel::Formed32,
@@ -69,9 +61,7 @@ impl LinearKernel {
         }
         match (arithmetic, mul1, halves) {
             (Arithmetic::Fastest, true, false) if rows <= 4 => LinearKernel::Bytes4,
-            (Arithmetic::Fastest, true, false) if rows <= 8 => LinearKernel::Bytes8,
             (Arithmetic::Fastest, false, true) if rows <= 8 => LinearKernel::Halves8,
-            (Arithmetic::Fastest, false, true) if rows <= 16 => LinearKernel::Halves16,
             _ if rows <= 8 => LinearKernel::Formed8,
             _ if rows <= 16 => LinearKernel::Formed16,
             _ => LinearKernel::Formed32,
@@ -82,9 +72,7 @@ impl LinearKernel {
     pub fn name(self) -> &'static str {
         match self {
             LinearKernel::Bytes4 => "linear_bytes_4",
-            LinearKernel::Bytes8 => "linear_bytes_8",
             LinearKernel::Halves8 => "linear_halves_8",
-            LinearKernel::Halves16 => "linear_halves_16",
             LinearKernel::Formed8 => "linear_formed_8",
             LinearKernel::Formed16 => "linear_formed_16",
             LinearKernel::Formed32 => "linear_formed_32",
@@ -95,9 +83,7 @@ impl LinearKernel {
     fn needs(self) -> Needs {
         let (tokens, strips, paired_half_bits, token_group_bytes, scale_bytes) = match self {
             LinearKernel::Bytes4 => (4, 2, 8, 2 * (GROUP * 4 + 64), 16),
-            LinearKernel::Bytes8 => (8, 1, 0, 2 * (GROUP * 4 + 64), 16),
             LinearKernel::Halves8 => (8, 2, 8, GROUP * 4 + 64, 4),
-            LinearKernel::Halves16 => (16, 1, 0, GROUP * 4 + 64, 4),
             LinearKernel::Formed8 => (8, 1, 0, GROUP * 2 + 32, 4),
             LinearKernel::Formed16 => (16, 1, 0, GROUP * 2 + 32, 4),
             LinearKernel::Formed32 => (32, 1, 0, GROUP * 2 + 32, 4),
@@ -133,18 +119,17 @@ impl Needs {
         tokens.next_multiple_of(2) * self.scale_bytes + tokens * self.token_group_bytes
     }
 
-    /// Shared memory for a warp's weights in `stages` stages, and later its sums.
-    fn ring_bytes(&self, stages: usize, half_bits: impl Iterator<Item = usize>) -> usize {
+    /// Shared memory for a warp's weights, and later its sums.
+    fn warp_bytes(&self, half_bits: impl Iterator<Item = usize>) -> usize {
         let block = |half_bits: usize| half_bits * LANES * 4;
-        let stage = half_bits
+        let weights = half_bits
             .map(|half_bits| {
                 let paired = half_bits <= self.paired_half_bits;
                 block(half_bits) * if paired { self.strips } else { 1 }
             })
-            .max()
-            .unwrap_or(0);
+            .max();
         let sums = self.strips * self.tokens * SUM_STRIDE * 4;
-        (stages * stage).max(sums)
+        weights.unwrap_or(0).max(sums)
     }
 }
 
@@ -183,10 +168,8 @@ pub struct LaunchShape {
     pub more_units: u32,
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
-    /// Of these, for each warp's weights.
-    pub ring_bytes: u32,
-    /// Stages of the weights.
-    pub stages: u32,
+    /// Of these, for each warp's weights and sums.
+    pub warp_bytes: u32,
     /// K groups whose input is held at a time.
     pub chunk_groups: u32,
 }
@@ -195,27 +178,16 @@ impl LaunchShape {
     /// The shape for some work on a machine.
     ///
     /// The grid never exceeds the share: all CTAs are resident while they wait for peers. K is cut
-    /// into chunks by the kernel where its input does not fit the shared memory beside the weights'
-    /// stages, of which there are more where they cost no chunk.
+    /// into chunks by the kernel where its input does not fit the shared memory beside the weights.
     pub fn new(kernel: LinearKernel, work: &Work<'_>, machine: Machine) -> Self {
         let needs = kernel.needs();
         let units = work.strips / needs.strips;
         let sms = machine.sms.clamp(1, MAX_CTAS);
         let units_per_cta = units.div_ceil(sms).max(1);
         let group = needs.group_bytes(work.rows);
-        let ring = |stages| needs.ring_bytes(stages, work.half_bits.iter().copied());
-        let whole = |stages| WARPS * ring(stages) + ALIGNMENT + group * work.k_groups.max(1);
-        let fits = |stages: &usize| whole(*stages) <= machine.max_shared_bytes;
-        let stages = (2..=MAX_STAGES).rev().find(fits).unwrap_or({
-            // A chunk of K should have some groups.
-            let room = WARPS * ring(2) + ALIGNMENT + 4 * group <= machine.max_shared_bytes;
-            if room {
-                2
-            } else {
-                1
-            }
-        });
-        let shared_bytes = whole(stages).min(machine.max_shared_bytes);
+        let warp_bytes = needs.warp_bytes(work.half_bits.iter().copied());
+        let fixed = WARPS * warp_bytes + ALIGNMENT;
+        let shared_bytes = (fixed + group * work.k_groups.max(1)).min(machine.max_shared_bytes);
         let grid = units.div_ceil(units_per_cta).max(1);
         LaunchShape {
             grid: grid as u32,
@@ -223,9 +195,8 @@ impl LaunchShape {
             units: (units / grid) as u32,
             more_units: (units % grid) as u32,
             shared_bytes: shared_bytes as u32,
-            ring_bytes: ring(stages) as u32,
-            stages: stages as u32,
-            chunk_groups: ((shared_bytes - WARPS * ring(stages) - ALIGNMENT) / group) as u32,
+            warp_bytes: warp_bytes as u32,
+            chunk_groups: (shared_bytes.saturating_sub(fixed) / group) as u32,
         }
     }
 }
@@ -277,9 +248,7 @@ mod tests {
         for kernel in LinearKernel::ALL {
             for half_bits in [2, 8, 16] {
                 let shape = shape(kernel, [100, 8, 1, half_bits], 8, 99 << 10);
-                let left =
-                    shape.shared_bytes as usize - WARPS * shape.ring_bytes as usize - ALIGNMENT;
-                assert!(left >= kernel.needs().group_bytes(100), "{kernel:?}");
+                assert!(shape.chunk_groups >= 1, "{kernel:?}");
             }
         }
     }
@@ -288,13 +257,10 @@ mod tests {
     fn shared_memory_is_what_is_needed_but_never_more_than_there_is() {
         let of = |rows, groups, shared| {
             let shape = shape(LinearKernel::Formed8, [rows, 8, groups, 8], 8, shared);
-            (shape.shared_bytes, shape.stages)
+            (shape.shared_bytes, shape.chunk_groups)
         };
-        assert_eq!(
-            of(1, 16, 227 << 10),
-            (16 * 4 * 1024 + 16 + 16 * (8 + 288), 4)
-        );
-        assert_eq!(of(100, 224, 99 << 10), (99 << 10, 2));
+        assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 + 16 * (8 + 288), 16));
+        assert_eq!(of(100, 224, 99 << 10), (99 << 10, 36));
         assert_eq!(
             of(1, 0, 99 << 10),
             of(1, 1, 99 << 10),
@@ -308,10 +274,9 @@ mod tests {
             LinearKernel::Bytes4,
             [1, 512, 112, 8],
             132,
-            (227 << 10) - 560,
+            (227 << 10) - 192,
         );
-        assert_eq!(shape.stages, 3);
-        assert!(shape.shared_bytes < (227 << 10) - 560);
+        assert_eq!(shape.chunk_groups, 112);
     }
 
     #[test]

@@ -3,5 +3,5 @@
 
 extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)
     trellink_linear_halves_8(const __grid_constant__ TrellinkLinear params) {
-  trellink::linear<trellink::Halves<1>>(params);
+  trellink::linear<trellink::Halves>(params);
 }

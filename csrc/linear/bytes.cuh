@@ -19,15 +19,13 @@
 
 namespace trellink {
 
-template <int kBlocks>
 struct Bytes {
   using Codebooks = Dispatch<Codebook::kMul1>;
-  static constexpr int kMmaTokens = kMmaColumns / 2;
-  static constexpr int kTokens = kBlocks * kMmaTokens;
-  // Two strips of more words, or for more tokens, would not leave enough registers.
-  static constexpr int kStrips = kBlocks == 1 ? 2 : 1;
-  static constexpr int kPairedHalfBits = kBlocks == 1 ? 8 : 0;
-  static constexpr bool kFewTokens = kBlocks == 1;
+  static constexpr int kTokens = kMmaColumns / 2;
+  // Two strips of more words would not leave enough registers.
+  static constexpr int kStrips = 2;
+  static constexpr int kPairedHalfBits = 8;
+  static constexpr bool kFewTokens = true;
   static constexpr uint32_t kColumnBytes = kGroup * 4 + 64;
   static constexpr uint32_t kTokenGroupBytes = 2 * kColumnBytes;
   struct alignas(16) Scale {
@@ -36,7 +34,7 @@ struct Bytes {
   };
   using Shared = SharedLayout<Bytes>;
   struct Accumulator {
-    float v[kBlocks][2] = {};
+    float v[2] = {};
   };
 
   // Keeps the rounded high byte within -128 .. 127.
@@ -68,70 +66,36 @@ struct Bytes {
     first[2] = make_uint2(low[2], low[3]);
   }
 
-  // Writes a transformed row as the operands of its token's group.
-  static __device__ __forceinline__ void store_row(const Shared& shared, const RowValues& row, uint32_t group,
-                                                   uint32_t token, uint32_t quad, bool exists) {
-    const uint32_t magnitude = row.magnitude();
-    const float inverse = inverse_of(magnitude);
-    int32_t sum = 0;
-#pragma unroll
-    for (int t = 0; t < kBlockTiles; ++t) {
-      uint32_t high[4], low[4];
-      sum += quantize(row.v[t], inverse, high, low);
-      if (exists) {
-        *operand(shared, group, t, 2 * token, quad) = {high[0], high[1], high[2], high[3]};
-        *operand(shared, group, t, 2 * token + 1, quad) = {low[0], low[1], low[2], low[3]};
-      }
-    }
-    sum += static_cast<int32_t>(__shfl_xor_sync(0xffffffffu, static_cast<uint32_t>(sum), 1));
-    sum += static_cast<int32_t>(__shfl_xor_sync(0xffffffffu, static_cast<uint32_t>(sum), 2));
-    if (exists && quad == 0) *shared.scale(group, token) = group_scale(__uint_as_float(magnitude), sum);
-  }
-
   template <Codebook kCodebook, int kHalfBits, int kCount>
   static __device__ __forceinline__ void multiply(const LaneBlock<kHalfBits> (&blocks)[kCount], const Shared& shared,
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
     static_assert(kCodebook == Codebook::kMul1, "only mul1 is a sum of bytes");
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
-    int32_t part[kCount][kBlocks][4];
-    Scale scale[kBlocks];
+    const Scale scale = *shared.scale(group, min(quad, shared.tokens - 1));
+    int32_t part[kCount][4];
 #pragma unroll
-    for (int n = 0; n < kBlocks; ++n) {
-      scale[n] = *shared.scale(group, min(n * kMmaTokens + quad, shared.tokens - 1));
+    for (int s = 0; s < kCount; ++s) {
 #pragma unroll
-      for (int s = 0; s < kCount; ++s) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) part[s][n][i] = i % 2 ? scale[n].start_low : scale[n].start_high;
-      }
+      for (int i = 0; i < 4; ++i) part[s][i] = i % 2 ? scale.start_low : scale.start_high;
     }
+    // A column without a token repeats the last one; its results go nowhere.
+    const uint32_t column = min(row, 2 * shared.tokens - 1);
     static_for<kBlockTiles>([&](auto tile) {
-      uint4 b[kBlocks];
-#pragma unroll
-      for (int n = 0; n < kBlocks; ++n) {
-        // A column without a token repeats the last one; its results go nowhere.
-        const uint32_t column = min(n * kMmaColumns + row, 2 * shared.tokens - 1);
-        b[n] = *operand(shared, group, tile, column, quad);
-      }
+      const uint4 b = *operand(shared, group, tile, column, quad);
 #pragma unroll
       for (int s = 0; s < kCount; ++s) {
         uint32_t x[kLaneWeights];
         blocks[s].template scrambled<kCodebook, tile>(x);
-#pragma unroll
-        for (int n = 0; n < kBlocks; ++n) {
-          ptx::mma_m16n8k32_u8s8(part[s][n], x[0], x[4], x[1], x[5], b[n].x, b[n].y);
-          ptx::mma_m16n8k32_u8s8(part[s][n], x[2], x[6], x[3], x[7], b[n].z, b[n].w);
-        }
+        ptx::mma_m16n8k32_u8s8(part[s], x[0], x[4], x[1], x[5], b.x, b.y);
+        ptx::mma_m16n8k32_u8s8(part[s], x[2], x[6], x[3], x[7], b.z, b.w);
       }
     });
 #pragma unroll
     for (int s = 0; s < kCount; ++s) {
 #pragma unroll
-      for (int n = 0; n < kBlocks; ++n) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int32_t sum = part[s][n][2 * i] * 256 + part[s][n][2 * i + 1];
-          acc[s].v[n][i] = __fmaf_rn(scale[n].scale, __int2float_rn(sum), acc[s].v[n][i]);
-        }
+      for (int i = 0; i < 2; ++i) {
+        const int32_t sum = part[s][2 * i] * 256 + part[s][2 * i + 1];
+        acc[s].v[i] = __fmaf_rn(scale.scale, __int2float_rn(sum), acc[s].v[i]);
       }
     }
   }
@@ -140,12 +104,7 @@ struct Bytes {
                                                     const Accumulator& acc) {
     const uint32_t warp = ptx::warp_index();
 #pragma unroll
-    for (int n = 0; n < kBlocks; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        *shared.sum(warp, strip, n * kMmaTokens + lane % kQuads, lane / kQuads + i * 8) = acc.v[n][i];
-      }
-    }
+    for (int i = 0; i < 2; ++i) *shared.sum(warp, strip, lane % kQuads, lane / kQuads + i * 8) = acc.v[i];
   }
 
  private:

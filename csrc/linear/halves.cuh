@@ -12,15 +12,13 @@
 
 namespace trellink {
 
-template <int kBlocks>
-struct Halves : FloatSums<kBlocks> {
-  using typename FloatSums<kBlocks>::Accumulator;
+struct Halves : FloatSums<1> {
   using Codebooks = Dispatch<Codebook::k3inst, Codebook::kMcg>;
-  static constexpr int kTokens = kBlocks * kMmaColumns;
-  // Two strips of more words, or for more tokens, would not leave enough registers.
-  static constexpr int kStrips = kBlocks == 1 ? 2 : 1;
-  static constexpr int kPairedHalfBits = kBlocks == 1 ? 8 : 0;
-  static constexpr bool kFewTokens = kBlocks == 1;
+  static constexpr int kTokens = kMmaColumns;
+  // Two strips of more words would not leave enough registers.
+  static constexpr int kStrips = 2;
+  static constexpr int kPairedHalfBits = 8;
+  static constexpr bool kFewTokens = true;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 4 + 64;
   using Shared = SharedLayout<Halves>;
 
@@ -51,53 +49,27 @@ struct Halves : FloatSums<kBlocks> {
     first[2] = make_uint2(twice[2], twice[3]);
   }
 
-  // As Formed::store_row.
-  static __device__ __forceinline__ void store_row(const Shared& shared, const RowValues& row, uint32_t group,
-                                                   uint32_t token, uint32_t quad, bool exists) {
-    const uint32_t scale_bits = power_of_two_scale(row.magnitude());
-    if (!exists) return;
-    const float scale = __uint_as_float(scale_bits);
-    if (quad == 0) *shared.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
-#pragma unroll
-    for (int t = 0; t < kBlockTiles; ++t) {
-      uint32_t twice[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float x = __fmul_rn(row.v[t][i], scale);
-        twice[i] = ptx::pack_f16x2(x, x);
-      }
-      *operand(shared, group, t, token, quad) = {twice[0], twice[1], twice[2], twice[3]};
-    }
-  }
-
   // As Formed::multiply, for kCount strips that share the inputs.
   template <Codebook kCodebook, int kHalfBits, int kCount>
   static __device__ __forceinline__ void multiply(const LaneBlock<kHalfBits> (&blocks)[kCount], const Shared& shared,
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
-    float part[kCount][kBlocks][4] = {};
+    // A column without a token repeats the last one; its results go nowhere.
+    const uint32_t token = min(row, shared.tokens - 1);
+    float part[kCount][1][4] = {};
     static_for<kBlockTiles>([&](auto tile) {
-      uint4 b[kBlocks];
-#pragma unroll
-      for (int n = 0; n < kBlocks; ++n) {
-        // A column without a token repeats the last one; its results go nowhere.
-        const uint32_t token = min(n * kMmaColumns + row, shared.tokens - 1);
-        b[n] = *operand(shared, group, tile, token, quad);
-      }
+      const uint4 b = *operand(shared, group, tile, token, quad);
 #pragma unroll
       for (int s = 0; s < kCount; ++s) {
         uint32_t x[kLaneWeights];
         blocks[s].template scrambled<kCodebook, tile>(x);
-#pragma unroll
-        for (int n = 0; n < kBlocks; ++n) {
-          // Each MMA takes half of the lane's rows of the tile: those of b.x and b.y, then the others.
-          ptx::mma_m16n8k16_f16(part[s][n], x[0], x[4], x[1], x[5], b[n].x, b[n].y);
-          ptx::mma_m16n8k16_f16(part[s][n], x[2], x[6], x[3], x[7], b[n].z, b[n].w);
-        }
+        // Each MMA takes half of the lane's rows of the tile: those of b.x and b.y, then the others.
+        ptx::mma_m16n8k16_f16(part[s][0], x[0], x[4], x[1], x[5], b.x, b.y);
+        ptx::mma_m16n8k16_f16(part[s][0], x[2], x[6], x[3], x[7], b.z, b.w);
       }
     });
 #pragma unroll
-    for (int s = 0; s < kCount; ++s) FloatSums<kBlocks>::add_group(shared, group, lane, part[s], acc[s]);
+    for (int s = 0; s < kCount; ++s) add_group(shared, group, lane, part[s], acc[s]);
   }
 };
 

@@ -138,8 +138,8 @@ struct RawItem {
 };
 
 // An item a warp at a time, by shuffles.
-template <class Arithmetic, class F>
-__device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, F&& after_item) {
+template <class Arithmetic>
+__device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work) {
   const uint32_t lane = threadIdx.x % kLanes, channel = 4 * lane;
   RawItem<Arithmetic> item{0, ptx::warp_index(), {}, {}};
   bool more = item.next(work, channel);
@@ -162,13 +162,12 @@ __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, F&
       magnitude = max(magnitude, __float_as_uint(v[i]) & 0x7fffffffu);
     }
     Arithmetic::store_group(work.shared, v, ptx::redux_max(magnitude), raw.group, raw.token, lane);
-    after_item();
   }
 }
 
 // Eight items a warp at a time, by MMAs.
-template <class Arithmetic, class F>
-__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, F&& after_items) {
+template <class Arithmetic>
+__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
   constexpr uint32_t kRows = kLanes / kQuads;
   const uint32_t lane = threadIdx.x % kLanes, quad = lane % kQuads;
   const HadamardOperand hadamard(lane);
@@ -192,23 +191,21 @@ __device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, F&&
     }
     transform_across_tiles(row);
     Arithmetic::store_row(work.shared, row, group, token, quad, item < items);
-    after_items();
   }
 }
 
 // Fills the shared input with groups [first_group, first_group + groups) of tokens
-// [first_token, first_token + shared.tokens). By all warps of the CTA; the caller synchronises. Each warp
-// calls `meanwhile` now and then.
-template <class Arithmetic, class F>
+// [first_token, first_token + shared.tokens). By all warps of the CTA; the caller synchronises.
+template <class Arithmetic>
 __device__ __forceinline__ void load_input(const TrellinkLinear& params, const TrellinkSegment& segment,
                                            const SharedLayout<Arithmetic>& shared, uint32_t first_token, uint32_t first_group,
-                                           uint32_t groups, F&& meanwhile) {
+                                           uint32_t groups) {
   const InputWork<Arithmetic> work{params, reinterpret_cast<const uint16_t*>(segment.suh), shared, first_token,
                                    first_group, groups};
   if constexpr (Arithmetic::kFewTokens) {
-    load_items(work, meanwhile);
+    load_items(work);
   } else {
-    load_rows(work, meanwhile);
+    load_rows(work);
   }
 }
 

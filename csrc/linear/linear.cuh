@@ -39,7 +39,7 @@ struct Frame {
 template <class Arithmetic>
 class LinearCta {
  public:
-  __device__ LinearCta(const TrellinkLinear& params, WeightStream::Barriers* barriers)
+  __device__ LinearCta(const TrellinkLinear& params, uint64_t* barriers)
       : params_(params), weights_(params, barriers) {}
 
   __device__ __forceinline__ void run() {
@@ -125,7 +125,7 @@ class LinearCta {
     // The shared input stays if all of K fits and the piece differs in its strips alone.
     loaded = cut.groups() <= Shared(params_, piece.tokens).groups && piece.segment == done.segment &&
              piece.first_token == done.first_token;
-    // The rings hold sums that other threads were reading, and the frame the piece.
+    // Where weights go are sums that other threads were reading, and the frame holds the piece.
 #if __CUDA_ARCH__ >= 900
     ptx::fence_async_copies();
 #endif
@@ -137,17 +137,13 @@ class LinearCta {
   }
 
   // Loads the input of the frame's piece, from group `chunk` on as far as it fits.
-  // Fills a stage of the weights for every item.
-  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) {
+  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
     const Shared shared(params_, frame.piece.tokens);
     const uint32_t groups = min(shared.groups, frame.cut.end_group - chunk);
-    const TrellinkSegment& segment = params_.segment[frame.piece.segment];
-    const uint32_t count = frame.piece.strips_per_warp(params_), block_words = segment.half_bits * kLanes;
-    load_input(params_, segment, shared, frame.piece.first_token, chunk, groups,
-               [&] { weights_.fill_one(count, block_words); });
+    load_input(params_, params_.segment[frame.piece.segment], shared, frame.piece.first_token, chunk, groups);
   }
 
-  // Multiplies the frame's piece, kCount strips to a warp, and leaves each warp's sums in its ring.
+  // Multiplies the frame's piece, kCount strips to a warp, and leaves each warp's sums in its place.
   template <int kCount>
   __device__ __forceinline__ void multiply(const Frame<Arithmetic>& frame, bool input_is_loaded) {
     typename Arithmetic::Accumulator acc[kCount];
@@ -193,7 +189,7 @@ class LinearCta {
 #pragma unroll 1
       for (uint32_t from = 0; from < splits; ++from) {
         add_slices(splits > 1 ? static_cast<const float*>(ptx::shared_of_rank(first, from)) : first,
-                   share.slots * shared.ring_bytes / sizeof(float), share.slices, sum);
+                   share.slots * params_.warp_bytes / sizeof(float), share.slices, sum);
       }
       exchange.push((piece.first_token + token) * columns + first_column + strip * kTile + channel, sum.x, sum.y);
     }
@@ -223,7 +219,7 @@ class LinearCta {
 // The body of a kernel. params must be the kernel's __grid_constant__ parameter.
 template <class Arithmetic>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
-  __shared__ WeightStream::Barriers barriers[kWarps];
+  __shared__ uint64_t barriers[kWarps];
   LinearCta<Arithmetic>(params, barriers).run();
 }
 

@@ -1,7 +1,7 @@
 // What a linear kernel keeps in shared memory, and where: all of its shared address arithmetic.
 //
-//   rings   [warp] ring_bytes                        the weights on their way to a warp, in stages; later
-//                                                    its sums, f32 [strip][kTokens][kSumStride]
+//   places  [warp] warp_bytes                        the weights on their way to a warp; later its sums,
+//                                                    f32 [strip][kTokens][kSumStride]
 //   scales  Scale [group][tokens, to an even number] what undoes the scaling of a group of inputs
 //   input   [group][token] kTokenGroupBytes          the transformed input as MMA operands
 //
@@ -28,30 +28,29 @@ struct SharedLayout {
   static constexpr uint32_t kAlignment = 16;  // of the input, which follows scales of any number
 
   unsigned char* base;
-  uint32_t ring_bytes;
+  uint32_t warp_bytes;
   uint32_t tokens;       // of this pass, at most kTokens
   uint32_t scale_bytes;  // of a group
   uint32_t groups;       // of the input that are held at a time
 
   __device__ SharedLayout(const TrellinkLinear& params, uint32_t pass_tokens)
       : base(ptx::dynamic_shared()),
-        ring_bytes(params.ring_bytes),
+        warp_bytes(params.warp_bytes),
         tokens(pass_tokens),
         scale_bytes((pass_tokens + 1) / 2 * 2 * sizeof(Scale)),
         groups(params.chunk_groups) {}
 
-  __device__ unsigned char* ring(uint32_t warp) const { return base + warp * ring_bytes; }
   // The sums of the strip'th strip of a warp.
   __device__ float* sum(uint32_t warp, uint32_t strip, uint32_t token, uint32_t channel) const {
-    return reinterpret_cast<float*>(ring(warp)) + (strip * kTokens + token) * kSumStride + channel;
+    return reinterpret_cast<float*>(base + warp * warp_bytes) + (strip * kTokens + token) * kSumStride + channel;
   }
   __device__ Scale* scale(uint32_t group, uint32_t token) const {
-    return reinterpret_cast<Scale*>(base + kWarps * ring_bytes + group * scale_bytes) + token;
+    return reinterpret_cast<Scale*>(base + kWarps * warp_bytes + group * scale_bytes) + token;
   }
   // The operands of a token's group, 16-byte aligned. Neighbouring tokens lie kTokenGroupBytes apart, which the
   // arithmetic chooses so that the lanes of an access fall on different banks.
   __device__ unsigned char* input(uint32_t group, uint32_t token) const {
-    const uint32_t first = kWarps * ring_bytes + (groups * scale_bytes + kAlignment - 1) / kAlignment * kAlignment;
+    const uint32_t first = kWarps * warp_bytes + (groups * scale_bytes + kAlignment - 1) / kAlignment * kAlignment;
     return base + first + (group * tokens + token) * Arithmetic::kTokenGroupBytes;
   }
 };

@@ -34,13 +34,13 @@ struct StripGemm {
     // The body is long: unrolled, it would only take more registers.
 #pragma unroll 1
     for (uint32_t group; (group = weights.group()) < end;) {
-      const uint32_t* stage = weights.oldest(kCount, kWords);
+      const uint32_t* words = weights.blocks();
       if constexpr (kCount == 2) {
-        const B blocks[2] = {B(stage, lane), B(stage + kWords, lane)};
+        const B blocks[2] = {B(words, lane), B(words + kWords, lane)};
         weights.advance(kCount, kWords);
         Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - chunk, lane, acc);
       } else {
-        const B blocks[1] = {B(stage, lane)};
+        const B blocks[1] = {B(words, lane)};
         weights.advance(kCount, kWords);
         Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - chunk, lane, acc);
       }

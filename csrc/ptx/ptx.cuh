@@ -131,20 +131,14 @@ __device__ __forceinline__ void mma_m16n8k32_u8s8(int32_t (&d)[4], uint32_t a0, 
 
 // ---- memory ----
 
-// 16 bytes from global to shared memory, behind the thread's back and past L1. Complete for the thread
-// after cp_async_wait of the group that cp_async_commit closed.
+// 16 bytes from global to shared memory, behind the thread's back and past L1.
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
 }
 
-__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Waits until at most kPending of the thread's newest groups are incomplete.
-template <int kPending>
-__device__ __forceinline__ void cp_async_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
+// Waits until the thread's copies are complete.
+__device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 #if __CUDA_ARCH__ >= 900
 

@@ -58,6 +58,7 @@ pub fn decode(linear: &Linear<'_>, ordinal: usize) -> Result<Vec<f16>> {
             THREADS,
             0,
             stream.cu_stream(),
+            false,
             &params,
         )?
     };

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
 use cudarc::driver::CudaContext;
 use std::ffi::{c_void, CString};
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
@@ -33,6 +34,8 @@ pub(crate) struct Kernels {
     pub(crate) decode: Kernel,
     /// Multiprocessors of the device.
     pub(crate) sm_count: usize,
+    /// Whether the device knows programmatic dependent launches.
+    early_launches: bool,
 }
 
 // SAFETY: module and function handles may be used from any thread in which the context is
@@ -63,6 +66,9 @@ impl Kernels {
             linear,
             decode,
             sm_count,
+            early_launches: context
+                .compute_capability()
+                .is_ok_and(|(major, _)| major >= 9),
         })
     }
 
@@ -76,7 +82,8 @@ impl Kernels {
         self.linear[kernel as usize]
     }
 
-    /// Enqueues a kernel whose only parameter is `params`.
+    /// Enqueues a kernel whose only parameter is `params`. If `early`, it may begin before the launch ahead of
+    /// it in the stream has ended, and waits for that by itself (`griddepcontrol.wait`, from sm_90 on).
     ///
     /// # Safety
     /// The kernel must be one of `self` and take a `P`; every pointer in `params` must be valid for
@@ -88,27 +95,49 @@ impl Kernels {
         threads: u32,
         shared_bytes: u32,
         stream: sys::CUstream,
+        early: bool,
         params: &P,
     ) -> Result<()> {
         bind(&self.context)?;
+        let mut attribute = early_launch();
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared_bytes,
+            hStream: stream,
+            attrs: &mut attribute,
+            numAttrs: u32::from(early && self.early_launches),
+        };
         let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
-        // SAFETY: the driver copies the parameter before it returns; the rest is the caller's.
+        // SAFETY: the driver copies parameter, configuration and attribute before it returns; the rest is
+        // the caller's.
         let status = unsafe {
-            sys::cuLaunchKernel(
+            sys::cuLaunchKernelEx(
+                &config,
                 kernel.function,
-                grid,
-                1,
-                1,
-                threads,
-                1,
-                1,
-                shared_bytes,
-                stream,
                 arguments.as_mut_ptr(),
                 std::ptr::null_mut(),
             )
         };
-        check(status, "cuLaunchKernel")
+        check(status, "cuLaunchKernelEx")
+    }
+}
+
+/// The attribute of a launch that may begin early.
+fn early_launch() -> sys::CUlaunchAttribute {
+    let mut attribute = MaybeUninit::<sys::CUlaunchAttribute>::zeroed();
+    let pointer = attribute.as_mut_ptr();
+    // SAFETY: `pointer` is valid for writes; the id is written, the rest is integers and pointers, for
+    // which zero is valid.
+    unsafe {
+        std::ptr::addr_of_mut!((*pointer).id)
+            .write(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
+        std::ptr::addr_of_mut!((*pointer).value.programmaticStreamSerializationAllowed).write(1);
+        attribute.assume_init()
     }
 }
 

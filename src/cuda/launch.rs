@@ -132,8 +132,7 @@ impl CudaRank {
         params.units = shape.units;
         params.more_units = shape.more_units;
         params.shared_bytes = shape.shared_bytes;
-        params.ring_bytes = shape.ring_bytes;
-        params.stages = shape.stages;
+        params.warp_bytes = shape.warp_bytes;
         params.chunk_groups = shape.chunk_groups;
         // SAFETY: the kernel takes a TrellinkLinear. Weights and control words live as long as the
         // layer and the rank; input and outputs were vouched for by whoever made them (a borrow,
@@ -145,6 +144,7 @@ impl CudaRank {
                 TRELLINK_LINEAR_THREADS,
                 shape.shared_bytes,
                 stream.raw,
+                self.may_launch_early(),
                 params,
             )
         }

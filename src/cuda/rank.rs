@@ -9,8 +9,8 @@ use super::kernels::Kernels;
 use super::memory::{DeviceBuffer, MappedHost, SymmetricBuffer};
 use super::peer::require_access;
 use crate::ffi::{
-    TrellinkControl, TrellinkExchange, TrellinkReport, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD, TRELLINK_STATE_OK,
-    TRELLINK_STATE_PEER_AHEAD, TRELLINK_STATE_PEER_TIMEOUT,
+    TrellinkControl, TrellinkExchange, TrellinkReport, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD,
+    TRELLINK_STATE_OK, TRELLINK_STATE_PEER_AHEAD, TRELLINK_STATE_PEER_TIMEOUT,
 };
 use crate::protocol::ArenaLayout;
 use crate::rank::Backend;
@@ -244,6 +244,12 @@ impl CudaRank {
 
     pub(crate) fn sm_share(&self) -> usize {
         self.sm_share
+    }
+
+    /// Whether a launch may begin before the one ahead of it has ended. Then it holds SMs while that one
+    /// waits for other ranks, and must not if these need SMs of the same device.
+    pub(crate) fn may_launch_early(&self) -> bool {
+        self.sm_share == self.kernels.sm_count
     }
 
     pub(crate) fn slot_values(&self) -> usize {

@@ -154,15 +154,14 @@ pub struct TrellinkLinear {
     pub units: u32,
     pub more_units: u32,
     pub shared_bytes: u32,
-    pub ring_bytes: u32,
-    pub stages: u32,
+    pub warp_bytes: u32,
     pub chunk_groups: u32,
     pub exchange: TrellinkExchange,
     pub segment: [TrellinkSegment; 8usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 760usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 752usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -187,16 +186,14 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, more_units) - 48usize];
     ["Offset of field: TrellinkLinear::shared_bytes"]
         [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 52usize];
-    ["Offset of field: TrellinkLinear::ring_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, ring_bytes) - 56usize];
-    ["Offset of field: TrellinkLinear::stages"]
-        [::core::mem::offset_of!(TrellinkLinear, stages) - 60usize];
+    ["Offset of field: TrellinkLinear::warp_bytes"]
+        [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 56usize];
     ["Offset of field: TrellinkLinear::chunk_groups"]
-        [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 64usize];
+        [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 60usize];
     ["Offset of field: TrellinkLinear::exchange"]
-        [::core::mem::offset_of!(TrellinkLinear, exchange) - 72usize];
+        [::core::mem::offset_of!(TrellinkLinear, exchange) - 64usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 184usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 176usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -12,11 +12,9 @@
 
 #include "kernels/decode.cu"
 #include "kernels/linear_bytes_4.cu"
-#include "kernels/linear_bytes_8.cu"
 #include "kernels/linear_formed_16.cu"
 #include "kernels/linear_formed_32.cu"
 #include "kernels/linear_formed_8.cu"
-#include "kernels/linear_halves_16.cu"
 #include "kernels/linear_halves_8.cu"
 
 #include <sched.h>
@@ -309,8 +307,8 @@ const void* shared_of_rank(const void* shared, uint32_t rank) { return Cta::runn
 // Runs one launch of a linear kernel, by its number in src/plan.rs, to its end.
 extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, uint32_t grid) {
   static constexpr void (*kKernels[])(const TrellinkLinear) = {
-      trellink_linear_bytes_4,  trellink_linear_bytes_8,   trellink_linear_halves_8, trellink_linear_halves_16,
-      trellink_linear_formed_8, trellink_linear_formed_16, trellink_linear_formed_32};
+      trellink_linear_bytes_4, trellink_linear_halves_8, trellink_linear_formed_8, trellink_linear_formed_16,
+      trellink_linear_formed_32};
   sim::launch(grid, params->k_splits, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { kKernels[kernel](*params); });
 }
 

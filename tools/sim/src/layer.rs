@@ -144,8 +144,7 @@ impl SimRank {
             params.units = shape.units;
             params.more_units = shape.more_units;
             params.shared_bytes = shape.shared_bytes;
-            params.ring_bytes = shape.ring_bytes;
-            params.stages = shape.stages;
+            params.warp_bytes = shape.warp_bytes;
             params.chunk_groups = shape.chunk_groups;
             // SAFETY: every pointer in `params` is that of a buffer that `call` or `self` borrows,
             // with the sizes that the kernel derives from the same numbers.

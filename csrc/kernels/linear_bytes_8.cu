@@ -1,7 +1,0 @@
-// mul1 by byte sums, up to 8 tokens a pass.
-#include "linear/linear.cuh"
-
-extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)
-    trellink_linear_bytes_8(const __grid_constant__ TrellinkLinear params) {
-  trellink::linear<trellink::Bytes<2>>(params);
-}
