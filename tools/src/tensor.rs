@@ -20,6 +20,9 @@ impl<T> Storable for T {}
 
 /// Element types of outputs.
 pub trait Element: Storable + Copy + Send + Sync + 'static {
+    /// The type's name for those who take raw memory.
+    #[cfg(feature = "cuda")]
+    const DTYPE: DType;
     /// The value nearest to `value`.
     fn round(value: f32) -> Self;
     /// The value, which f32 can hold.
@@ -29,8 +32,10 @@ pub trait Element: Storable + Copy + Send + Sync + 'static {
 }
 
 macro_rules! element {
-    ($type:ty, $round:expr, $widen:expr) => {
+    ($type:ty, $dtype:ident, $round:expr, $widen:expr) => {
         impl Element for $type {
+            #[cfg(feature = "cuda")]
+            const DTYPE: DType = DType::$dtype;
             fn round(value: f32) -> Self {
                 $round(value)
             }
@@ -46,9 +51,9 @@ macro_rules! element {
         }
     };
 }
-element!(f16, f16::from_f32, f16::to_f32);
-element!(bf16, bf16::from_f32, bf16::to_f32);
-element!(f32, |value| value, |value| value);
+element!(f16, F16, f16::from_f32, f16::to_f32);
+element!(bf16, Bf16, bf16::from_f32, bf16::to_f32);
+element!(f32, F32, |value| value, |value| value);
 
 /// Values where a rank's calls find them.
 pub struct Tensor<T> {
@@ -96,6 +101,21 @@ impl<T: Element> Tensor<T> {
             }
             #[cfg(feature = "cuda")]
             (Memory::Device(_), Lane::Host) => anyhow::bail!("a tensor of another rank"),
+        }
+    }
+
+    /// Its address on the lane's device, and its length in elements.
+    #[cfg(feature = "cuda")]
+    pub fn on_device(&mut self, lane: &Lane) -> Result<(u64, usize)> {
+        use cudarc::driver::DevicePtrMut as _;
+        match (&mut self.memory, lane) {
+            // Nothing is recorded when the guard goes: lanes have their event tracking turned off.
+            (Memory::Device(slice), Lane::Cuda(stream)) => {
+                let len = slice.len();
+                Ok((slice.device_ptr_mut(stream).0, len))
+            }
+            (Memory::NoneOnDevice, _) => Ok((0, 0)),
+            (_, _) => anyhow::bail!("a tensor that is not on this rank's device"),
         }
     }
 
