@@ -87,6 +87,23 @@ impl<T: Element> Tensor<T> {
         Ok(Tensor { memory })
     }
 
+    /// [`new`](Self::new), in memory that other devices can reach once they have peer access. What
+    /// `new` allocates comes from a pool, which is closed to them whatever access the devices have.
+    pub fn for_peers(lane: &Lane, values: Vec<T>) -> Result<Self> {
+        match lane {
+            #[cfg(feature = "cuda")]
+            Lane::Cuda(stream) if !values.is_empty() => {
+                let mut slice = allocate_for_peers(stream, values.len())?;
+                driver("cuMemcpyHtoDAsync", stream.memcpy_htod(&values, &mut slice))?;
+                // `values` is freed here, so the copy must be over.
+                driver("cuStreamSynchronize", stream.synchronize())?;
+                let memory = Memory::Device(slice);
+                Ok(Tensor { memory })
+            }
+            _ => Self::new(lane, values),
+        }
+    }
+
     /// The values, once everything that was enqueued on the lane is done.
     pub fn values(&self, lane: &Lane) -> Result<Vec<T>> {
         match (&self.memory, lane) {
@@ -144,6 +161,24 @@ impl Tensor<f16> {
             _ => unsafe { Input::device_raw(0, DType::F16, 0) },
         }
     }
+}
+
+/// Uninitialised memory that belongs to no pool.
+#[cfg(feature = "cuda")]
+fn allocate_for_peers<T: Element>(
+    stream: &std::sync::Arc<cudarc::driver::CudaStream>,
+    len: usize,
+) -> Result<cudarc::driver::CudaSlice<T>> {
+    let context = stream.context();
+    driver("cuCtxSetCurrent", context.bind_to_thread())?;
+    let bytes = len * size_of::<T>();
+    // SAFETY: `bytes` is not 0, and the stream's context is current.
+    let pointer = unsafe { cudarc::driver::result::malloc_sync(bytes) };
+    let pointer = driver("cuMemAlloc", pointer)?;
+    // SAFETY: the memory was just allocated with room for `len` elements and has no other owner. It holds
+    // whatever it held, which is a value of every element type: they are numbers. The slice frees it in
+    // the order of the stream, as plain memory may be.
+    Ok(unsafe { stream.upgrade_device_ptr(pointer, len) })
 }
 
 /// The library's error for a failed driver call.

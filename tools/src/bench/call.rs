@@ -30,14 +30,19 @@ impl<'a, R: Element> Call<'a, R> {
         out: Vec<R>,
     ) -> Result<Self> {
         let message = match variant {
-            Variant::Nccl => Some(Tensor::new(lane, out.clone())?),
+            Variant::Nccl => Some(Tensor::for_peers(lane, out.clone())?),
             _ => None,
+        };
+        // Between GPUs of one process NCCL reaches into the tensors themselves.
+        let out = match variant.uses_nccl() {
+            true => Tensor::for_peers(lane, out)?,
+            false => Tensor::new(lane, out)?,
         };
         Ok(Call {
             variant,
             kit,
             x: Tensor::new(lane, x)?,
-            out: Tensor::new(lane, out)?,
+            out,
             message,
         })
     }

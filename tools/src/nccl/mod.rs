@@ -132,8 +132,9 @@ impl Communicator {
     /// Enqueues `receive` = the sum of all ranks' `send`, `count` elements of `dtype`. Collective.
     ///
     /// # Safety
-    /// Until the stream has run it, both must be `count` elements of memory on this rank's device,
-    /// which are the same or do not overlap. The stream must be of that device.
+    /// Until the streams of all ranks have run it, both must be `count` elements of memory on this rank's
+    /// device, which are the same or do not overlap, and which peers can reach: no pool's memory. The
+    /// stream must be of that device.
     ///
     /// # Errors
     /// [`Failed`].

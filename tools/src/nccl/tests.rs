@@ -34,7 +34,8 @@ fn a_missing_library_says_how_to_name_one() {
 fn what_is_installed_is_loaded_and_what_is_not_is_told() {
     match Nccl::find() {
         Ok(nccl) => assert!(nccl.version().starts_with("2."), "{}", nccl.version()),
-        Err(reason) => assert!(reason.starts_with("NCCL was not found"), "{reason}"),
+        // Who names one has one.
+        Err(reason) => assert!(std::env::var_os(VARIABLE).is_none(), "{reason}"),
     }
 }
 
