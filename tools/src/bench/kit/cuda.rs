@@ -62,7 +62,7 @@ impl Kit {
         let (dtype, stream) = (<R as Element>::DTYPE, stream.cu_stream().cast());
         // SAFETY: both are tensors of `count` elements on this lane's device, made for peers by the only
         // caller, `Call`. They and the stream outlive what runs there: whoever makes calls waits for the
-        // lanes of all ranks before it drops any rank's tensors, unless one failed, with which the program ends.
+        // lanes of all ranks before it drops any rank's tensors. If a rank fails, the program ends.
         unsafe { communicator.all_reduce(send, receive, count, dtype, stream) }?;
         Ok(())
     }
