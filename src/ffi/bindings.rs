@@ -230,7 +230,8 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkStream, source) - 0usize];
     ["Offset of field: TrellinkStream::chunks"]
         [::core::mem::offset_of!(TrellinkStream, chunks) - 8usize];
-    ["Offset of field: TrellinkStream::sum"][::core::mem::offset_of!(TrellinkStream, sum) - 16usize];
+    ["Offset of field: TrellinkStream::sum"]
+        [::core::mem::offset_of!(TrellinkStream, sum) - 16usize];
     ["Offset of field: TrellinkStream::mask"]
         [::core::mem::offset_of!(TrellinkStream, mask) - 24usize];
     ["Offset of field: TrellinkStream::reserved"]
