@@ -1,6 +1,6 @@
 //! The few declarations of nccl.h that are needed, found in the library by name.
 //!
-//! They are the same in every NCCL 2: the header promises that functions and numbers stay.
+//! Compared with nccl.h of NCCL 2.32.3.
 
 use libloading::{Library, Symbol};
 use std::ffi::{c_char, c_int, c_void};
