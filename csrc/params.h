@@ -13,6 +13,9 @@
 #define TRELLINK_LINEAR_THREADS 512
 /* CTAs of a launch that exchanges, at most. */
 #define TRELLINK_MAX_CTAS 256
+/* Threads of a CTA of the stream kernel, and how many CTAs share an SM: 1536 threads, which every SM holds. */
+#define TRELLINK_STREAM_THREADS 512
+#define TRELLINK_STREAM_CTAS_PER_SM 3
 
 /* Element types of activations and outputs. */
 #define TRELLINK_DTYPE_F16 0
@@ -136,5 +139,18 @@ typedef struct TrellinkDecode {
   uint32_t codebook;
   uint32_t half_bits;
 } TrellinkDecode;
+
+/* One launch of the stream kernel: reads memory once. */
+typedef struct TrellinkStream {
+  /* What is read, 16-byte aligned. */
+  uint64_t source;
+  /* How much: 16-byte chunks. */
+  uint64_t chunks;
+  /* A u32 into which each thread XORs the words that it has read, if they have a bit of `mask` in common.
+   * With a mask of 0 nothing is written and the pointer may be 0. */
+  uint64_t sum;
+  uint32_t mask;
+  uint32_t reserved;
+} TrellinkStream;
 
 #endif

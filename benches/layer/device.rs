@@ -1,7 +1,8 @@
 //! The CUDA back end: replays of graphs, timed by events on every rank's stream.
 //!
 //! A graph is a chain of calls over more distinct weights than L2 holds, so every call reads its
-//! weights from memory, as in a model.
+//! weights from memory, as in a model. Beside the calls stands the floor, the same chain of weights read
+//! and nothing else. (`trellink bench` compares with NCCL as well.)
 
 use crate::model::{activations, Model};
 use criterion::{Criterion, Throughput};
@@ -10,7 +11,7 @@ use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, D
 use half::f16;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
-use trellink::cuda::{devices, links};
+use trellink::cuda::{devices, links, WeightReader};
 use trellink::format::DType;
 use trellink::{Device, Epilogue, Group, Input, Output, Rank, RowParallel, Split, Stream};
 
@@ -27,6 +28,15 @@ const ROWS: [usize; 2] = [1, 8];
 /// Weights of a chain, in multiples of L2.
 const CACHES: usize = 4;
 
+/// What a chain does with each layer.
+#[derive(Clone)]
+enum Step {
+    /// Calls them with this many rows.
+    Call(usize),
+    /// Reads their weights.
+    Read(Arc<WeightReader>),
+}
+
 /// A rank with its chain. The graph's addresses are those of the other fields.
 struct Seat {
     graph: CudaGraph,
@@ -34,6 +44,7 @@ struct Seat {
     rank: Rank,
     calls: u64,
     _layers: Arc<Vec<RowParallel>>,
+    _step: Step,
     _x: CudaSlice<f16>,
     _out: CudaSlice<f16>,
 }
@@ -61,11 +72,11 @@ pub fn run(criterion: &mut Criterion) -> Result<()> {
             let chains = load(&ranks, &model, calls)?;
             let mut group = criterion.benchmark_group(format!("cuda/{name}/world {world}"));
             group.throughput(Throughput::Bytes((shard_k * n / 2) as u64));
-            for rows in ROWS {
-                let seats = ranks.into_iter().zip(&chains);
-                let seats = seats.map(|(rank, layers)| Seat::capture(rank, layers.clone(), rows));
+            for (name, steps) in steps_of(ordinals)? {
+                let seats = ranks.into_iter().zip(&chains).zip(steps);
+                let seats = seats.map(|((rank, layers), step)| Seat::capture(rank, layers, step));
                 let mut seats = seats.collect::<Result<Vec<_>>>()?;
-                group.bench_function(format!("M {rows}"), |bencher| {
+                group.bench_function(name, |bencher| {
                     bencher.iter_custom(|calls| slowest(&mut seats, calls));
                 });
                 ranks = seats.into_iter().map(|seat| seat.rank).collect();
@@ -73,6 +84,16 @@ pub fn run(criterion: &mut Criterion) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is measured, by name: for each rank what its chain does.
+fn steps_of(ordinals: &[usize]) -> Result<Vec<(String, Vec<Step>)>> {
+    let calls = |rows| (format!("M {rows}"), vec![Step::Call(rows); ordinals.len()]);
+    let read = |&ordinal: &usize| Ok(Step::Read(Arc::new(WeightReader::load(ordinal)?)));
+    let mut steps: Vec<_> = ROWS.into_iter().map(calls).collect();
+    let readers = ordinals.iter().map(read).collect::<Result<_>>()?;
+    steps.push(("floor".into(), readers));
+    Ok(steps)
 }
 
 /// Of every rank, as many layers as a chain has: the same weights at different places.
@@ -87,12 +108,16 @@ fn load(ranks: &[Rank], model: &Model, calls: usize) -> Result<Vec<Arc<Vec<RowPa
 }
 
 impl Seat {
-    fn capture(mut rank: Rank, layers: Arc<Vec<RowParallel>>, rows: usize) -> Result<Self> {
+    fn capture(mut rank: Rank, layers: &Arc<Vec<RowParallel>>, step: Step) -> Result<Self> {
         let Device::Cuda(ordinal) = rank.device() else {
             return Err("the rank is on the host".into());
         };
         let stream = CudaContext::new(ordinal)?.new_stream()?;
         let (k, n) = (layers[0].k(), layers[0].n());
+        let rows = match step {
+            Step::Call(rows) => rows,
+            Step::Read(_) => 1,
+        };
         let x = stream.clone_htod(&activations(rows * k))?;
         let mut out = stream.alloc_zeros::<f16>(rows * n)?;
         stream.synchronize()?;
@@ -101,6 +126,10 @@ impl Seat {
         let out_pointer = out.device_ptr_mut(&stream).0;
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
         for layer in layers.iter() {
+            if let Step::Read(reader) = &step {
+                reader.read(layer, Stream::from(&stream))?;
+                continue;
+            }
             // SAFETY: both buffers have these sizes and stay in the seat beside the graph.
             let (input, output) = unsafe {
                 let input = Input::device_raw(x_pointer, DType::F16, rows * k);
@@ -117,7 +146,8 @@ impl Seat {
             stream,
             rank,
             calls: layers.len() as u64,
-            _layers: layers,
+            _layers: layers.clone(),
+            _step: step,
             _x: x,
             _out: out,
         })

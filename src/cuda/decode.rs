@@ -1,7 +1,7 @@
 //! The decoded matrix, as the GPU decodes it: what tests and `trellink verify` compare bit for bit.
 
 use super::driver::{check, context};
-use super::kernels::Kernels;
+use super::kernels::{Kernels, Launch};
 use super::memory::{synchronize, DeviceBuffer};
 use crate::ffi::TrellinkDecode;
 use crate::format::layout::BlockLayout;
@@ -49,19 +49,16 @@ pub fn decode(linear: &Linear<'_>, ordinal: usize) -> Result<Vec<f16>> {
     let grid = count
         .div_ceil(THREADS / 32)
         .min(kernels.sm_count as u32 * 16);
+    let launch = Launch {
+        grid,
+        threads: THREADS,
+        shared_bytes: 0,
+        stream: stream.cu_stream(),
+        early: false,
+    };
     // SAFETY: the decode kernel takes a TrellinkDecode; both buffers live until the
     // synchronisation below and have the sizes that the kernel derives from strips and groups.
-    unsafe {
-        kernels.launch(
-            kernels.decode,
-            grid,
-            THREADS,
-            0,
-            stream.cu_stream(),
-            false,
-            &params,
-        )?
-    };
+    unsafe { kernels.launch(kernels.decode, launch, &params)? };
     // SAFETY: `decoded` is writable for its length, the buffer was made with the same length.
     let status = unsafe {
         sys::cuMemcpyDtoHAsync_v2(

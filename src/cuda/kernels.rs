@@ -22,6 +22,21 @@ pub(crate) struct Kernel {
     max_shared_bytes: usize,
 }
 
+/// How a kernel is launched: one-dimensional, on one stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Launch {
+    /// CTAs.
+    pub(crate) grid: u32,
+    /// Threads of a CTA.
+    pub(crate) threads: u32,
+    /// Dynamic shared memory of a CTA.
+    pub(crate) shared_bytes: u32,
+    pub(crate) stream: sys::CUstream,
+    /// Whether it may begin before the launch ahead of it in the stream has ended. Its kernel then waits
+    /// for that by itself (`griddepcontrol.wait`). Of no effect before sm_90.
+    pub(crate) early: bool,
+}
+
 /// The kernels of one context.
 #[derive(Debug)]
 pub(crate) struct Kernels {
@@ -32,6 +47,7 @@ pub(crate) struct Kernels {
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
     pub(crate) decode: Kernel,
+    pub(crate) stream: Kernel,
     /// Multiprocessors of the device.
     pub(crate) sm_count: usize,
     /// Whether the device knows programmatic dependent launches.
@@ -55,6 +71,7 @@ impl Kernels {
             linear.push(modules.kernel(context, kernel.name(), &symbol)?);
         }
         let decode = modules.kernel(context, "decode", "trellink_decode")?;
+        let stream = modules.kernel(context, "stream", "trellink_stream")?;
         let sm_count = attribute(
             context,
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
@@ -65,6 +82,7 @@ impl Kernels {
             max_shared_bytes: linear.iter().map(|k| k.max_shared_bytes).min().unwrap_or(0),
             linear,
             decode,
+            stream,
             sm_count,
             early_launches: context
                 .compute_capability()
@@ -82,8 +100,7 @@ impl Kernels {
         self.linear[kernel as usize]
     }
 
-    /// Enqueues a kernel whose only parameter is `params`. If `early`, it may begin before the launch ahead of
-    /// it in the stream has ended, and waits for that by itself (`griddepcontrol.wait`, from sm_90 on).
+    /// Enqueues a kernel whose only parameter is `params`.
     ///
     /// # Safety
     /// The kernel must be one of `self` and take a `P`; every pointer in `params` must be valid for
@@ -91,26 +108,22 @@ impl Kernels {
     pub(crate) unsafe fn launch<P>(
         &self,
         kernel: Kernel,
-        grid: u32,
-        threads: u32,
-        shared_bytes: u32,
-        stream: sys::CUstream,
-        early: bool,
+        launch: Launch,
         params: &P,
     ) -> Result<()> {
         bind(&self.context)?;
         let mut attribute = early_launch();
         let config = sys::CUlaunchConfig {
-            gridDimX: grid,
+            gridDimX: launch.grid,
             gridDimY: 1,
             gridDimZ: 1,
-            blockDimX: threads,
+            blockDimX: launch.threads,
             blockDimY: 1,
             blockDimZ: 1,
-            sharedMemBytes: shared_bytes,
-            hStream: stream,
+            sharedMemBytes: launch.shared_bytes,
+            hStream: launch.stream,
             attrs: &mut attribute,
-            numAttrs: u32::from(early && self.early_launches),
+            numAttrs: u32::from(launch.early && self.early_launches),
         };
         let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
         // SAFETY: the driver copies parameter, configuration and attribute before it returns; the rest is

@@ -4,6 +4,7 @@
 //! each message. All work is done on the stack and in the driver.
 
 use super::call::{input_of, output_of, stream_of, DeviceInput, DeviceOutput, StreamHandle};
+use super::kernels::Launch;
 use super::layer::CudaLinear;
 use super::rank::CudaRank;
 use crate::call::{Epilogue, Input, Output, Stream};
@@ -134,20 +135,17 @@ impl CudaRank {
         params.shared_bytes = shape.shared_bytes;
         params.warp_bytes = shape.warp_bytes;
         params.chunk_groups = shape.chunk_groups;
+        let launch = Launch {
+            grid: shape.grid,
+            threads: TRELLINK_LINEAR_THREADS,
+            shared_bytes: shape.shared_bytes,
+            stream: stream.raw,
+            early: self.may_launch_early(),
+        };
         // SAFETY: the kernel takes a TrellinkLinear. Weights and control words live as long as the
         // layer and the rank; input and outputs were vouched for by whoever made them (a borrow,
         // or the contract of the unsafe constructor), for as long as the stream needs them.
-        unsafe {
-            kernels.launch(
-                kernels.linear(kernel),
-                shape.grid,
-                TRELLINK_LINEAR_THREADS,
-                shape.shared_bytes,
-                stream.raw,
-                self.may_launch_early(),
-                params,
-            )
-        }
+        unsafe { kernels.launch(kernels.linear(kernel), launch, params) }
     }
 }
 

@@ -66,6 +66,11 @@ impl CudaLinear {
         (self.n / TILE) as u32
     }
 
+    /// The packed weights.
+    pub(crate) fn blocks(&self) -> &DeviceBuffer {
+        &self.blocks
+    }
+
     /// This shard as the part of a launch that begins at `first_strip`; without its output.
     pub(crate) fn segment(&self, first_strip: u32) -> TrellinkSegment {
         TrellinkSegment {

@@ -67,6 +67,10 @@ impl DeviceBuffer {
     pub(crate) fn pointer(&self) -> sys::CUdeviceptr {
         self.pointer
     }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for DeviceBuffer {

@@ -2,7 +2,8 @@
 //!
 //! `driver` and `memory` wrap what the driver gives; `kernels` loads the embedded fatbins;
 //! `peer` says which devices reach each other; `rank` connects a group; `layer` holds a shard on a
-//! device; `launch` cuts a call into launches; `call` adapts cudarc's slices and streams.
+//! device; `launch` cuts a call into launches; `call` adapts cudarc's slices and streams; `decode` and `reader`
+//! are not part of any call, results and times are judged by them.
 
 mod call;
 mod decode;
@@ -14,6 +15,7 @@ mod memory;
 mod peer;
 mod probe;
 mod rank;
+mod reader;
 
 pub use call::{DeviceElement, DeviceOutputElement};
 pub(crate) use call::{DeviceInput, DeviceOutput, StreamHandle};
@@ -22,6 +24,7 @@ pub(crate) use layer::CudaLinear;
 pub use peer::{links, Link};
 pub use probe::{devices, DeviceInfo};
 pub(crate) use rank::{build_group, CudaRank};
+pub use reader::WeightReader;
 
 /// Architectures whose machine code this build embeds, as in `CUDA_COMPUTE_CAP`.
 pub const BUILT_FOR: &str = env!("TRELLINK_CUDA_ARCHS");

@@ -4,6 +4,8 @@ pub const TRELLINK_MAX_WORLD: u32 = 8;
 pub const TRELLINK_MAX_SEGMENTS: u32 = 8;
 pub const TRELLINK_LINEAR_THREADS: u32 = 512;
 pub const TRELLINK_MAX_CTAS: u32 = 256;
+pub const TRELLINK_STREAM_THREADS: u32 = 512;
+pub const TRELLINK_STREAM_CTAS_PER_SM: u32 = 3;
 pub const TRELLINK_DTYPE_F16: u32 = 0;
 pub const TRELLINK_DTYPE_BF16: u32 = 1;
 pub const TRELLINK_DTYPE_F32: u32 = 2;
@@ -220,4 +222,28 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkDecode, codebook) - 24usize];
     ["Offset of field: TrellinkDecode::half_bits"]
         [::core::mem::offset_of!(TrellinkDecode, half_bits) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkStream {
+    pub source: u64,
+    pub chunks: u64,
+    pub sum: u64,
+    pub mask: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkStream"][::core::mem::size_of::<TrellinkStream>() - 32usize];
+    ["Alignment of TrellinkStream"][::core::mem::align_of::<TrellinkStream>() - 8usize];
+    ["Offset of field: TrellinkStream::source"]
+        [::core::mem::offset_of!(TrellinkStream, source) - 0usize];
+    ["Offset of field: TrellinkStream::chunks"]
+        [::core::mem::offset_of!(TrellinkStream, chunks) - 8usize];
+    ["Offset of field: TrellinkStream::sum"]
+        [::core::mem::offset_of!(TrellinkStream, sum) - 16usize];
+    ["Offset of field: TrellinkStream::mask"]
+        [::core::mem::offset_of!(TrellinkStream, mask) - 24usize];
+    ["Offset of field: TrellinkStream::reserved"]
+        [::core::mem::offset_of!(TrellinkStream, reserved) - 28usize];
 };

@@ -72,6 +72,15 @@ impl RowParallel {
         self.options
     }
 
+    /// The shard in the memory of a device, and that device; for a rank on the host there is none.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_cuda(&self) -> Option<(usize, &crate::cuda::CudaLinear)> {
+        match (self.owner.device, &self.shards) {
+            (crate::Device::Cuda(ordinal), Shards::Cuda(shards)) => Some((ordinal, &shards[0])),
+            _ => None,
+        }
+    }
+
     /// Runs the layer: `input` is `[M, k()]`, `output` is `[M, n()]` with its epilogue.
     ///
     /// Collective: all ranks call it with the same M, in the same order relative to other

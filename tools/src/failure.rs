@@ -89,6 +89,7 @@ fn status(error: &anyhow::Error) -> u8 {
                     | Error::GroupFailed { .. }
             )
         ) || cause.is::<crate::ranks::Stopped>()
+            || cause.is::<crate::nccl::Failed>()
     });
     if at_work {
         FAILED

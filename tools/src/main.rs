@@ -7,6 +7,7 @@ mod device;
 mod failure;
 mod info;
 mod inspect;
+mod nccl;
 mod output;
 mod random;
 mod ranks;

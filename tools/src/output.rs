@@ -24,7 +24,7 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 }
 
 /// A table with this header; the columns in `numbers` are aligned to the right.
-pub fn table(header: &[&str], numbers: std::ops::Range<usize>) -> Table {
+pub fn table(header: &[&str], numbers: impl IntoIterator<Item = usize>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header);

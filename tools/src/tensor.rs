@@ -20,6 +20,9 @@ impl<T> Storable for T {}
 
 /// Element types of outputs.
 pub trait Element: Storable + Copy + Send + Sync + 'static {
+    /// The type's name for those who take raw memory.
+    #[cfg(feature = "cuda")]
+    const DTYPE: DType;
     /// The value nearest to `value`.
     fn round(value: f32) -> Self;
     /// The value, which f32 can hold.
@@ -29,8 +32,10 @@ pub trait Element: Storable + Copy + Send + Sync + 'static {
 }
 
 macro_rules! element {
-    ($type:ty, $round:expr, $widen:expr) => {
+    ($type:ty, $dtype:ident, $round:expr, $widen:expr) => {
         impl Element for $type {
+            #[cfg(feature = "cuda")]
+            const DTYPE: DType = DType::$dtype;
             fn round(value: f32) -> Self {
                 $round(value)
             }
@@ -46,9 +51,9 @@ macro_rules! element {
         }
     };
 }
-element!(f16, f16::from_f32, f16::to_f32);
-element!(bf16, bf16::from_f32, bf16::to_f32);
-element!(f32, |value| value, |value| value);
+element!(f16, F16, f16::from_f32, f16::to_f32);
+element!(bf16, Bf16, bf16::from_f32, bf16::to_f32);
+element!(f32, F32, |value| value, |value| value);
 
 /// Values where a rank's calls find them.
 pub struct Tensor<T> {
@@ -82,6 +87,23 @@ impl<T: Element> Tensor<T> {
         Ok(Tensor { memory })
     }
 
+    /// [`new`](Self::new), in memory that other devices can reach once they have peer access. What
+    /// `new` allocates comes from a pool, which is closed to them whatever access the devices have.
+    pub fn for_peers(lane: &Lane, values: Vec<T>) -> Result<Self> {
+        match lane {
+            #[cfg(feature = "cuda")]
+            Lane::Cuda(stream) if !values.is_empty() => {
+                let mut slice = allocate_for_peers(stream, values.len())?;
+                driver("cuMemcpyHtoDAsync", stream.memcpy_htod(&values, &mut slice))?;
+                // `values` is freed here, so the copy must be over.
+                driver("cuStreamSynchronize", stream.synchronize())?;
+                let memory = Memory::Device(slice);
+                Ok(Tensor { memory })
+            }
+            _ => Self::new(lane, values),
+        }
+    }
+
     /// The values, once everything that was enqueued on the lane is done.
     pub fn values(&self, lane: &Lane) -> Result<Vec<T>> {
         match (&self.memory, lane) {
@@ -96,6 +118,21 @@ impl<T: Element> Tensor<T> {
             }
             #[cfg(feature = "cuda")]
             (Memory::Device(_), Lane::Host) => anyhow::bail!("a tensor of another rank"),
+        }
+    }
+
+    /// Its address on the lane's device, and its length in elements.
+    #[cfg(feature = "cuda")]
+    pub fn on_device(&mut self, lane: &Lane) -> Result<(u64, usize)> {
+        use cudarc::driver::DevicePtrMut as _;
+        match (&mut self.memory, lane) {
+            // Nothing is recorded when the guard goes: lanes have their event tracking turned off.
+            (Memory::Device(slice), Lane::Cuda(stream)) => {
+                let len = slice.len();
+                Ok((slice.device_ptr_mut(stream).0, len))
+            }
+            (Memory::NoneOnDevice, _) => Ok((0, 0)),
+            (_, _) => anyhow::bail!("a tensor that is not on this rank's device"),
         }
     }
 
@@ -124,6 +161,24 @@ impl Tensor<f16> {
             _ => unsafe { Input::device_raw(0, DType::F16, 0) },
         }
     }
+}
+
+/// Uninitialised memory that belongs to no pool.
+#[cfg(feature = "cuda")]
+fn allocate_for_peers<T: Element>(
+    stream: &std::sync::Arc<cudarc::driver::CudaStream>,
+    len: usize,
+) -> Result<cudarc::driver::CudaSlice<T>> {
+    let context = stream.context();
+    driver("cuCtxSetCurrent", context.bind_to_thread())?;
+    let bytes = len * size_of::<T>();
+    // SAFETY: `bytes` is not 0, and the stream's context is current.
+    let pointer = unsafe { cudarc::driver::result::malloc_sync(bytes) };
+    let pointer = driver("cuMemAlloc", pointer)?;
+    // SAFETY: the memory was just allocated with room for `len` elements and has no other owner. It holds
+    // whatever it held, which is a value of every element type: they are numbers. The slice frees it in
+    // the order of the stream, as plain memory may be.
+    Ok(unsafe { stream.upgrade_device_ptr(pointer, len) })
 }
 
 /// The library's error for a failed driver call.

@@ -164,6 +164,101 @@ fn bench_names_the_commit_that_it_is_told() {
 }
 
 #[test]
+fn bench_measures_the_variants_it_is_told() {
+    let json = bench(&["--shape", "256x128", "--variant", "gemm", "--json"]).json(0);
+    assert_eq!(json.as_array().unwrap().len(), 1);
+    assert_eq!(json[0]["variant"], "gemm");
+    bench(&["--variant", "gemm,magic"]).assert_refused("gemm+nccl");
+}
+
+#[test]
+fn bench_says_what_it_leaves_out_and_why() {
+    let text = bench(&["--shape", "256x128"]);
+    let expected = "left out: gemm+nccl, nccl, floor: the ranks are on the host\n";
+    assert!(text.out.contains(expected), "{}", text.out);
+    let json = bench(&["--shape", "256x128", "--json"]);
+    assert_eq!(json.error, expected);
+    bench(&["--variant", "gemm+nccl,floor"]).assert_refused("the ranks are on the host");
+}
+
+/// Measurements as `--json` printed them on two GPUs, and one of another program, which has less to say.
+fn stored() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bench.json")
+}
+
+#[test]
+fn bench_tabulates_stored_measurements() {
+    let run = run([Path::new("bench"), Path::new("--from-json"), &stored()]);
+    assert_eq!(run.status, 0, "{}", run.error);
+    let line = |text: &str| {
+        let line = run.out.lines().find(|line| line.contains(text));
+        line.unwrap_or_else(|| panic!("`{text}` in {}", run.out))
+    };
+    // In the first row of a variant: times, then the ratios to fused and to the floor.
+    assert!(line(" gemm+nccl ").contains("25.00  24.50  26.00    2.50    5.00"));
+    assert!(line(" floor ").ends_with("5.00   4.90   5.20    0.50    1.00        -"));
+    assert!(line(" elsewhere ").ends_with("3.00    6.00        -"));
+    assert!(run.out.contains("\nNCCL 2.28.9\n"));
+}
+
+#[test]
+fn bench_gives_stored_measurements_back() {
+    let path = stored();
+    let stored: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let arguments = ["bench", "--json", "--from-json", path.to_str().unwrap()];
+    let again = run(arguments).json(0);
+    let known = |row: &Value| row["variant"] != "elsewhere";
+    let rows = |json: &Value| json.as_array().unwrap().clone();
+    let all = rows(&again);
+    assert_eq!(all.len(), rows(&stored).len());
+    for (found, given) in all.iter().zip(&rows(&stored)).filter(|(row, _)| known(row)) {
+        assert_eq!(found, given);
+    }
+    let floor = run(arguments.into_iter().chain(["--variant", "floor"])).json(0);
+    assert!(rows(&floor).iter().all(|row| row["variant"] == "floor"));
+}
+
+#[test]
+fn bench_plots_measurements() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("plot.svg");
+    let stored = stored();
+    let (stored, path) = (stored.to_str().unwrap(), svg.to_str().unwrap());
+    let done = run(["bench", "--from-json", stored, "--svg", path]);
+    assert_eq!(done.status, 0, "{}", done.error);
+    let plot = std::fs::read_to_string(&svg).unwrap();
+    assert!(plot.starts_with("<svg") && plot.trim_end().ends_with("</svg>"));
+    for text in [
+        "fused",
+        "gemm+nccl",
+        "floor",
+        "elsewhere",
+        "M (rows)",
+        "bits per weight",
+    ] {
+        assert!(plot.contains(text), "{text}");
+    }
+    let fresh = bench(&["--shape", "256x128", "--m", "1,2", "--svg", path]);
+    assert_eq!(fresh.status, 0, "{}", fresh.error);
+    assert!(std::fs::read_to_string(&svg)
+        .unwrap()
+        .contains("256x128, mul1"));
+}
+
+#[test]
+fn bench_refuses_files_that_hold_no_measurements() {
+    let from = |path: &str| run(["bench", "--from-json", path]);
+    from("no/such.json").assert_refused("no/such.json");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.json");
+    std::fs::write(&path, "[{\"variant\": \"fused\"}]").unwrap();
+    from(path.to_str().unwrap()).assert_refused("missing field");
+    let stored = stored();
+    let measured = ["bench", "--m", "4", "--from-json", stored.to_str().unwrap()];
+    run(measured).assert_refused("--m");
+}
+
+#[test]
 fn bench_refuses_what_the_format_does_not_have() {
     bench(&["--shape", "100x128"]).assert_refused("--shape");
     bench(&["--bits", "9"]).assert_refused("--bits");

@@ -1,24 +1,30 @@
 //! `trellink bench`: µs per call of row-parallel layers with random weights.
 //!
-//! `shape` and `Args` say what is measured, `load` brings the weights to the ranks, `time` runs and
-//! times them on either back end, `accuracy` checks one call, `report` prints.
+//! `shape` and `variant` say what can be measured, `measure` goes through what was asked for. `load`
+//! brings the weights to the ranks, `call` is what a rank enqueues, with its `kit` where that is more
+//! than the layer; `time` runs and times calls on either back end, `accuracy` checks one. Each
+//! measurement is a `record`; `report` prints and `plot` draws them, also those stored earlier.
 
 mod accuracy;
+mod call;
+mod kit;
 mod load;
+mod measure;
+mod plot;
+mod record;
 mod report;
 mod shape;
 mod time;
+mod variant;
 
-use crate::device::{self, Choice, Place};
+use crate::device::Choice;
 use crate::failure::Outcome;
-use crate::output;
-use crate::random::RandomLinear;
-use anyhow::{bail, Result};
-use half::{bf16, f16};
-use load::{Bench, Variant};
-use report::{Report, Row};
+use anyhow::Result;
+use report::Report;
 use shape::Shape;
+use std::path::PathBuf;
 use trellink::format::{Bits, Codebook, DType};
+use variant::Variant;
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
@@ -42,7 +48,8 @@ pub struct Args {
     /// Where the ranks run
     #[arg(long, value_enum, default_value_t)]
     device: Choice,
-    /// Element type of the residual that outputs are added to: f16 or bf16
+    /// Element type of the residual that outputs are added to, and of outputs that NCCL sums: f16 or
+    /// bf16
     #[arg(long, default_value = "bf16", value_parser = residual)]
     residual: DType,
     /// Distinct weight tensors that each rank walks through
@@ -52,9 +59,20 @@ pub struct Args {
     /// CUDA, 8000000 on the host
     #[arg(long)]
     bytes: Option<usize>,
+    /// What is measured: fused, gemm, gemm+nccl, nccl, floor. Default: all that apply
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    variant: Vec<Variant>,
     /// Walks that are timed
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     replays: u32,
+    /// Measure nothing: print and plot what `--json` printed earlier
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = [
+        "shape", "bits", "codebook", "m", "world", "device", "residual", "layers", "bytes", "replays",
+    ])]
+    from_json: Vec<PathBuf>,
+    /// Write a plot: over M, and over bits where there are several
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -67,120 +85,29 @@ fn residual(name: &str) -> Result<DType, String> {
     }
 }
 
-/// One set of weights.
-#[derive(Clone, Copy)]
-struct Weights {
-    shape: Shape,
-    bits: Bits,
-    codebook: Codebook,
-}
-
 /// Runs `bench`.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let place = device::choose(args.device)?;
-    let all = weights(args, &place)?;
-    let mut report = Report::new(&place, world(args, &place));
-    let bar = output::progress(all.len() * Variant::ALL.len());
-    for weights in all {
-        bar.set_message(format!(
-            "{} {} {}",
-            weights.shape, weights.bits, weights.codebook
-        ));
-        let random = RandomLinear::new(
-            weights.shape.k,
-            weights.shape.n,
-            weights.bits,
-            weights.codebook,
-        );
-        for variant in Variant::ALL {
-            measure(args, &place, weights, &random, variant, &mut report)?;
-            bar.inc(1);
-        }
-    }
-    bar.finish_and_clear();
+    let report = match &args.from_json[..] {
+        [] => measure::all(args)?,
+        files => stored(files, &args.variant)?,
+    };
+    // The figures first: a plot that cannot be written must not take them along.
     report.print(args.json)?;
+    if let Some(path) = &args.svg {
+        plot::write(path, &report.records)?;
+    }
     Ok(Outcome::Good)
 }
 
-fn world(args: &Args, place: &Place) -> usize {
-    let default = if place.is_host() {
-        2
-    } else {
-        place.devices.len().min(trellink::MAX_WORLD)
-    };
-    args.world.map_or(default, usize::from)
-}
-
-/// Every combination of what was asked for that the format has.
-fn weights(args: &Args, place: &Place) -> Result<Vec<Weights>> {
-    let shapes = match &args.shape[..] {
-        [] if place.is_host() => &Shape::PRESETS[..1],
-        [] => &Shape::PRESETS,
-        shapes => shapes,
-    };
-    let mut all = Vec::new();
-    for &shape in shapes {
-        for &bits in &args.bits {
-            for &codebook in args
-                .codebook
-                .iter()
-                .filter(|codebook| codebook.supports(bits))
-            {
-                all.push(Weights {
-                    shape,
-                    bits,
-                    codebook,
-                });
-            }
-        }
+/// The records of these files, of all variants or of those chosen.
+fn stored(files: &[PathBuf], variants: &[Variant]) -> Result<Report> {
+    let mut report = Report::default();
+    for file in files {
+        report.records.append(&mut record::read(file)?);
     }
-    if all.is_empty() {
-        bail!("none of these bits with these codebooks; 1.5, 2.5 and 3.5 exist with mul1 only");
+    let is_chosen = |name: &str| variants.iter().any(|variant| variant.name() == name);
+    if !variants.is_empty() {
+        report.records.retain(|record| is_chosen(&record.variant));
     }
-    Ok(all)
-}
-
-/// All M of one variant, over weights that are loaded once.
-fn measure(
-    args: &Args,
-    place: &Place,
-    weights: Weights,
-    random: &RandomLinear,
-    variant: Variant,
-    report: &mut Report,
-) -> Result<()> {
-    let world = world(args, place);
-    let largest_m = args.m.iter().copied().max().unwrap_or(1) as usize;
-    let linear = variant.linear(random.view()?, world)?;
-    let layers = layers(
-        args,
-        place,
-        linear.packed_bytes() / variant.ranks_per_group(world),
-    );
-    let mut bench = Bench::load(place, variant, world, &linear, layers, largest_m)?;
-    for &m in &args.m {
-        let m = m as usize;
-        let rel_err = accuracy::relative_error(&mut bench, &linear, m)?;
-        let replays = args.replays as usize;
-        let times = match args.residual {
-            DType::F16 => time::replays::<f16>(&mut bench, m, replays)?,
-            _ => time::replays::<bf16>(&mut bench, m, replays)?,
-        };
-        report.add(Row::new(weights, &bench, m, times, rel_err));
-    }
-    Ok(())
-}
-
-/// Distinct weight tensors of `bytes` bytes each.
-fn layers(args: &Args, place: &Place, bytes: usize) -> usize {
-    let default = if place.is_host() {
-        8_000_000
-    } else {
-        400_000_000
-    };
-    let wanted = args.bytes.unwrap_or(default);
-    args.layers
-        .map_or(wanted.div_ceil(bytes.max(1)).max(1), |layers| {
-            layers as usize
-        })
+    Ok(report)
 }

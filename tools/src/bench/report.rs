@@ -1,170 +1,165 @@
-//! What `bench` prints: one line per weights, M and variant.
+//! What `bench` prints: one line per weights, M and variant, measured now or stored earlier.
 
-use super::load::{Bench, Variant};
-use super::time::Times;
-use super::Weights;
-use crate::device::Place;
+use super::record::Record;
+use super::variant::Variant;
 use crate::output;
 use anyhow::Result;
-use serde::Serialize;
 
-/// One measurement.
-#[derive(Serialize)]
-pub struct Row {
-    /// A preset's name or the whole K and N.
-    shape: String,
-    /// Input channels of the whole layer.
-    k: usize,
-    /// Input channels of the first rank, in every variant.
-    k_per_rank: usize,
-    n: usize,
-    bits: f64,
-    codebook: &'static str,
-    m: usize,
-    /// Ranks that hold the layer, in every variant.
-    world: usize,
-    variant: Variant,
-    #[serde(flatten)]
-    times: Times,
-    rel_err: f64,
-    /// Distinct weight tensors, hence calls, in one replay.
-    layers: usize,
-    /// Packed weights of one call on the first rank.
-    bytes_per_rank: usize,
-    device: String,
-    commit: String,
-}
+/// The columns, the numbers among them to the right.
+const HEADER: [&str; 15] = [
+    "shape",
+    "K/rank",
+    "N",
+    "bits",
+    "codebook",
+    "M",
+    "layers",
+    "bytes/rank",
+    "variant",
+    "us median",
+    "min",
+    "max",
+    "/fused",
+    "/floor",
+    "rel err",
+];
+const NUMBERS: [std::ops::Range<usize>; 3] = [1..4, 5..8, 9..15];
 
-impl Row {
-    /// A measurement of `bench`; world, device and commit are filled in by the report.
-    pub fn new(weights: Weights, bench: &Bench, m: usize, times: Times, rel_err: f64) -> Self {
-        Row {
-            shape: weights.shape.to_string(),
-            k: weights.shape.k,
-            k_per_rank: bench.range_of(0).len(),
-            n: weights.shape.n,
-            bits: weights.bits.half_bits() as f64 / 2.0,
-            codebook: weights.codebook.name(),
-            m,
-            world: 0,
-            variant: bench.variant,
-            times,
-            rel_err,
-            layers: bench.layers.iter().map(Vec::len).max().unwrap_or(0),
-            bytes_per_rank: bench.rank_bytes,
-            device: String::new(),
-            commit: String::new(),
-        }
-    }
-
-    fn cells(&self) -> [String; 13] {
-        let variant = match self.variant {
-            Variant::Fused => "fused",
-            Variant::Gemm => "gemm",
-        };
-        [
-            self.shape.clone(),
-            self.k_per_rank.to_string(),
-            self.n.to_string(),
-            self.bits.to_string(),
-            self.codebook.to_owned(),
-            self.m.to_string(),
-            self.layers.to_string(),
-            output::bytes(self.bytes_per_rank),
-            variant.to_owned(),
-            format!("{:.2}", self.times.median),
-            format!("{:.2}", self.times.min),
-            format!("{:.2}", self.times.max),
-            format!("{:.1e}", self.rel_err),
-        ]
-    }
-}
-
-/// All measurements of a run.
+/// All measurements, and what there is to say about them.
+#[derive(Default)]
 pub struct Report {
-    device: String,
-    why: String,
-    commit: String,
-    world: usize,
-    rows: Vec<Row>,
+    /// The measurements.
+    pub records: Vec<Record>,
+    /// Why they were made where they were made, if they were made now.
+    pub why: Option<String>,
+    /// What was asked for and not measured, with the reason.
+    pub left_out: Vec<String>,
 }
 
 impl Report {
-    /// An empty one.
-    pub fn new(place: &Place, world: usize) -> Self {
-        Report {
-            device: place.describe(world),
-            why: place.why.clone(),
-            commit: commit(),
-            world,
-            rows: Vec::new(),
-        }
-    }
-
-    /// Adds a measurement.
-    pub fn add(&mut self, row: Row) {
-        self.rows.push(Row {
-            world: self.world,
-            device: self.device.clone(),
-            commit: self.commit.clone(),
-            ..row
-        });
-    }
-
-    /// Prints an array of rows, or a table.
+    /// Prints an array of records, or a table.
     pub fn print(&self, json: bool) -> Result<()> {
-        if json {
-            output::print_json(&self.rows)
-        } else {
-            output::print(&self.text())
+        if !json {
+            return output::print(&self.text());
         }
+        // Standard output is for a program to read.
+        for line in &self.left_out {
+            eprintln!("left out: {line}");
+        }
+        output::print_json(&self.records)
     }
 
     fn text(&self) -> String {
-        let header = [
-            "shape",
-            "K/rank",
-            "N",
-            "bits",
-            "codebook",
-            "M",
-            "layers",
-            "bytes/rank",
-            "variant",
-            "us median",
-            "min",
-            "max",
-            "rel err",
-        ];
-        let mut table = output::table(&header, 1..4);
-        for row in &self.rows {
-            table.add_row(row.cells());
+        let mut lines = self.places();
+        lines.push(
+            "us per call; /fused, /floor: as a multiple of that variant's; K/rank: of the first rank"
+                .into(),
+        );
+        lines.extend(self.legend());
+        lines.extend(self.left_out.iter().map(|line| format!("left out: {line}")));
+        lines.push(self.table());
+        lines.join("\n")
+    }
+
+    /// Where, and what, each once.
+    fn places(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for record in &self.records {
+            let (world, device, commit) = (record.world, &record.device, &record.commit);
+            let why = self.why.iter().map(|why| format!(", because {why}"));
+            let why: String = why.collect();
+            let line = format!("{world} ranks on {device}{why}; commit {commit}");
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
         }
-        format!(
-            "{} ranks on {}, because {}; commit {}\n\
-             us per call; K/rank = K of the layer / {}; fused: all ranks with exchange and residual \
-             add, gemm: the same shard without exchange\n{}",
-            self.world,
-            self.device,
-            self.why,
-            self.commit,
-            self.world,
-            output::render(&table),
-        )
+        lines
+    }
+
+    /// What the variants are, of those that occur.
+    fn legend(&self) -> Vec<String> {
+        let occurs = |v: &Variant| self.records.iter().any(|r| r.variant == v.name());
+        let known = Variant::ALL.into_iter().filter(occurs);
+        let mut lines: Vec<String> = known.map(|v| format!("{v}: {}", v.about())).collect();
+        let mut versions: Vec<&str> = self
+            .records
+            .iter()
+            .filter_map(|r| r.nccl.as_deref())
+            .collect();
+        versions.sort_unstable();
+        versions.dedup();
+        if !versions.is_empty() {
+            lines.push(format!("NCCL {}", versions.join(", ")));
+        }
+        lines
+    }
+
+    fn table(&self) -> String {
+        let mut table = output::table(&HEADER, NUMBERS.into_iter().flatten());
+        for record in &self.records {
+            table.add_row(cells(record, &self.records));
+        }
+        output::render(&table)
     }
 }
 
-/// What was measured: `TRELLINK_COMMIT`, else the commit of the working directory's repository.
-fn commit() -> String {
-    let named = std::env::var("TRELLINK_COMMIT")
-        .ok()
-        .filter(|name| !name.is_empty());
-    named.or_else(head).unwrap_or_else(|| "unknown".into())
+fn cells(record: &Record, all: &[Record]) -> [String; HEADER.len()] {
+    let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".into());
+    let ratio = |variant: Variant| {
+        let ratio = record.ratio_to(variant.name(), all);
+        or_dash(ratio.map(|ratio| format!("{ratio:.2}")))
+    };
+    let number = |number: Option<usize>| or_dash(number.map(|number| number.to_string()));
+    [
+        record.shape.clone(),
+        number(record.k_per_rank),
+        record.n.to_string(),
+        record.bits.to_string(),
+        record.codebook.clone(),
+        record.m.to_string(),
+        number(record.layers),
+        or_dash(record.bytes_per_rank.map(output::bytes)),
+        record.variant.clone(),
+        format!("{:.2}", record.times.median),
+        format!("{:.2}", record.times.min),
+        format!("{:.2}", record.times.max),
+        ratio(Variant::Fused),
+        ratio(Variant::Floor),
+        or_dash(record.rel_err.map(|error| format!("{error:.1e}"))),
+    ]
 }
 
-fn head() -> Option<String> {
-    let mut git = std::process::Command::new("git");
-    let output = git.args(["rev-parse", "--short", "HEAD"]).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::record;
+    use super::*;
+
+    #[test]
+    fn a_table_has_ratios_a_legend_and_what_is_missing() {
+        let report = Report {
+            records: vec![
+                record("fused", 4.0, 1, 12.0),
+                record("gemm+nccl", 4.0, 1, 30.0),
+                record("floor", 4.0, 1, 6.0),
+                record("elsewhere", 4.0, 1, 24.0),
+            ],
+            why: None,
+            left_out: vec!["nccl: no reason".into()],
+        };
+        let text = report.text();
+        let row = |variant: &str| -> Vec<&str> {
+            let line = text
+                .lines()
+                .find(|line| line.contains(&format!(" {variant} ")));
+            line.unwrap().split_whitespace().rev().collect()
+        };
+        assert_eq!(row("fused")[..3], ["1.0e-4", "2.00", "1.00"], "{text}");
+        assert_eq!(row("gemm+nccl")[..3], ["1.0e-4", "5.00", "2.50"]);
+        assert_eq!(row("floor")[..3], ["-", "1.00", "0.50"]);
+        assert_eq!(row("elsewhere")[..3], ["1.0e-4", "4.00", "2.00"]);
+        assert!(text.starts_with("2 ranks on two of them; commit abc\n"));
+        assert!(text.contains("\nfloor: ") && !text.contains("\ngemm: "));
+        assert!(text.contains("\nNCCL 2.28.9\n"));
+        assert!(text.contains("\nleft out: nccl: no reason\n"));
+    }
 }

@@ -4,16 +4,18 @@
 mod cuda;
 mod host;
 
+use super::call::Call;
+use super::kit::Kit;
 use super::load::Bench;
+use super::variant::Variant;
 use crate::ranks::{Gate, Lane, Worker};
-use crate::tensor::{Element, Tensor};
+use crate::tensor::Element;
 use anyhow::{bail, Result};
-use half::f16;
-use serde::Serialize;
-use trellink::{Epilogue, RowParallel};
+use serde::{Deserialize, Serialize};
+use trellink::RowParallel;
 
 /// µs per call over the replays; of each replay the slowest rank counts.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Times {
     /// The middle one.
     #[serde(rename = "us_median")]
@@ -26,21 +28,16 @@ pub struct Times {
     pub max: f64,
 }
 
-/// One rank's walk: a call of each layer, its output added to the residual.
+/// One rank's walk: a call for each layer.
 struct Walk<'a, R> {
     layers: &'a [RowParallel],
-    x: Tensor<f16>,
-    residual: Tensor<R>,
+    call: Call<'a, R>,
 }
 
 impl<R: Element> Walk<'_, R> {
     fn run(&mut self, worker: &mut Worker) -> Result<()> {
-        let Worker { rank, lane } = worker;
-        for layer in self.layers {
-            let residual = self.residual.output(lane, Epilogue::Add);
-            layer.forward(rank, lane.stream(), self.x.input(lane), residual)?;
-        }
-        Ok(())
+        let mut layers = self.layers.iter();
+        layers.try_for_each(|layer| self.call.enqueue(worker, layer))
     }
 
     /// Seconds of each replay on this rank.
@@ -53,7 +50,7 @@ impl<R: Element> Walk<'_, R> {
     }
 
     fn check_finite(&self, worker: &Worker) -> Result<()> {
-        let values = self.residual.values(&worker.lane)?;
+        let values = self.call.values(worker)?;
         if values.into_iter().all(|value| value.widen().is_finite()) {
             return Ok(());
         }
@@ -62,25 +59,22 @@ impl<R: Element> Walk<'_, R> {
 }
 
 /// Times `replays` walks with `m` rows, after one that is not timed.
-pub fn replays<R: Element>(bench: &mut Bench, m: usize, replays: usize) -> Result<Times> {
-    let ks: Vec<usize> = (0..bench.crew.len())
-        .map(|at| bench.range_of(at).len())
-        .collect();
-    let (n, layers) = (bench.n, &bench.layers);
+pub fn replays<R: Element>(
+    bench: &mut Bench,
+    kits: &[Kit],
+    variant: Variant,
+    m: usize,
+    replays: usize,
+) -> Result<Times> {
+    let (n, layers, ranges) = (bench.n, &bench.layers, &bench.ranges);
     let mut walks = bench.crew.each(|at, worker| {
         let mut random = crate::random::generator(4 + at as u64);
-        let residual = crate::random::activations(&mut random, m * n);
-        let residual = residual
-            .into_iter()
-            .map(|value| R::round(value.to_f32()))
-            .collect();
+        let out = crate::random::activations(&mut random, m * n).into_iter();
+        let out = out.map(|value| R::round(value.to_f32())).collect();
+        let x = crate::random::activations(&mut random, m * ranges[at].len());
         Ok(Walk {
             layers: &layers[at],
-            x: Tensor::new(
-                &worker.lane,
-                crate::random::activations(&mut random, m * ks[at]),
-            )?,
-            residual: Tensor::new(&worker.lane, residual)?,
+            call: Call::new(variant, &kits[at], &worker.lane, x, out)?,
         })
     })?;
     let seconds = bench.crew.together(&mut walks, |_, worker, walk, gate| {

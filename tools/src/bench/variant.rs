@@ -1,0 +1,226 @@
+//! What is measured of a layer, and what each variant needs.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A way to compute a layer, or a part of it, or less.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Variant {
+    /// The layer over all ranks in one kernel, exchange and epilogue included.
+    Fused,
+    /// Each rank's shard as a world of its own, all devices at the same time: no exchange.
+    Gemm,
+    /// The same with a stored output, which NCCL then adds up in place.
+    GemmNccl,
+    /// NCCL's all-reduce of such an output, and nothing else.
+    Nccl,
+    /// The packed weights read once, and nothing else.
+    Floor,
+}
+
+impl Variant {
+    /// In the order of the output.
+    pub const ALL: [Variant; 5] = [
+        Variant::Fused,
+        Variant::Gemm,
+        Variant::GemmNccl,
+        Variant::Nccl,
+        Variant::Floor,
+    ];
+
+    /// The name in arguments and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Variant::Fused => "fused",
+            Variant::Gemm => "gemm",
+            Variant::GemmNccl => "gemm+nccl",
+            Variant::Nccl => "nccl",
+            Variant::Floor => "floor",
+        }
+    }
+
+    /// For a reader of results.
+    pub fn about(self) -> &'static str {
+        match self {
+            Variant::Fused => "all ranks, with exchange and residual add in one kernel",
+            Variant::Gemm => "each rank's shard as a world of one, with residual add, no exchange",
+            Variant::GemmNccl => {
+                "the shard's output stored, then summed in place by NCCL; no residual add"
+            }
+            Variant::Nccl => "NCCL's all-reduce of that output alone",
+            Variant::Floor => "the shard's packed weights read once, nothing else",
+        }
+    }
+
+    /// Whether each rank runs as a world of one.
+    pub fn is_alone(self) -> bool {
+        self != Variant::Fused
+    }
+
+    /// Whether it uses NCCL.
+    pub fn uses_nccl(self) -> bool {
+        matches!(self, Variant::GemmNccl | Variant::Nccl)
+    }
+
+    /// Whether a call reads the layer's weights.
+    pub fn reads_weights(self) -> bool {
+        self != Variant::Nccl
+    }
+
+    /// Whether it has a result that can be compared with the reference.
+    pub fn computes(self) -> bool {
+        !matches!(self, Variant::Nccl | Variant::Floor)
+    }
+
+    /// Why it cannot be measured, if so.
+    pub fn obstacle(self, run: &Circumstances) -> Option<String> {
+        match self {
+            Variant::Fused | Variant::Gemm => None,
+            _ if run.on_host => Some("the ranks are on the host".into()),
+            Variant::Floor => None,
+            Variant::GemmNccl | Variant::Nccl => run.no_all_reduce(),
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Variant {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Variant::ALL.into_iter().find(|v| v.name() == name);
+        let names = || Variant::ALL.map(Variant::name).join(", ");
+        found.ok_or_else(|| format!("expected some of {}", names()))
+    }
+}
+
+/// What decides which variants a run can measure.
+pub struct Circumstances {
+    /// The ranks are not on GPUs.
+    pub on_host: bool,
+    /// GPUs to use.
+    pub devices: usize,
+    /// Ranks.
+    pub world: usize,
+    /// Input channels, of the layer that has least.
+    pub smallest_k: usize,
+    /// Or why there is no NCCL.
+    pub nccl: Result<(), String>,
+}
+
+impl Circumstances {
+    /// Why the outputs of ranks that run as worlds of one cannot be added up by NCCL.
+    fn no_all_reduce(&self) -> Option<String> {
+        let Circumstances { devices, world, .. } = *self;
+        if world == 1 {
+            return Some("a single rank has nothing to exchange".into());
+        }
+        if devices < world {
+            return Some(format!(
+                "NCCL wants a device for each of the {world} ranks, there are {devices}"
+            ));
+        }
+        if self.smallest_k < world * trellink::format::GROUP {
+            let k = self.smallest_k;
+            return Some(format!("with K {k} some of the {world} ranks hold nothing"));
+        }
+        self.nccl.clone().err()
+    }
+}
+
+/// The variants of a run.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Selection {
+    /// Those to be measured, in the order of the output.
+    pub measured: Vec<Variant>,
+    /// Which of those asked for are not, and why, for a reader.
+    pub left_out: Vec<String>,
+}
+
+impl Selection {
+    /// Of the variants `wanted`, those that can be measured; none wanted means all.
+    pub fn of(wanted: &[Variant], run: &Circumstances) -> Self {
+        let is_wanted = |variant: &Variant| wanted.is_empty() || wanted.contains(variant);
+        let mut measured = Vec::new();
+        let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
+        for variant in Variant::ALL.into_iter().filter(is_wanted) {
+            let Some(reason) = variant.obstacle(run) else {
+                measured.push(variant);
+                continue;
+            };
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, names)) => names.push(variant.name()),
+                None => reasons.push((reason, vec![variant.name()])),
+            }
+        }
+        let line = |(reason, names): (String, Vec<&str>)| format!("{}: {reason}", names.join(", "));
+        Selection {
+            measured,
+            left_out: reasons.into_iter().map(line).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_gpus() -> Circumstances {
+        Circumstances {
+            on_host: false,
+            devices: 2,
+            world: 2,
+            smallest_k: 4096,
+            nccl: Ok(()),
+        }
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for variant in Variant::ALL {
+            assert_eq!(variant.name().parse(), Ok(variant));
+        }
+        assert!("gemm+mpi".parse::<Variant>().unwrap_err().contains("floor"));
+    }
+
+    #[test]
+    fn two_gpus_with_nccl_measure_everything() {
+        let selection = Selection::of(&[], &two_gpus());
+        assert_eq!(selection.measured, Variant::ALL);
+        assert!(selection.left_out.is_empty());
+    }
+
+    #[test]
+    fn without_nccl_the_rest_is_measured_and_the_reason_told() {
+        let run = Circumstances {
+            nccl: Err("NCCL was not found".into()),
+            ..two_gpus()
+        };
+        let Selection { measured, left_out } = Selection::of(&[], &run);
+        assert_eq!(measured, [Variant::Fused, Variant::Gemm, Variant::Floor]);
+        assert_eq!(left_out, ["gemm+nccl, nccl: NCCL was not found"]);
+        let floor = Selection::of(&[Variant::Floor], &run);
+        assert!(floor.left_out.is_empty(), "nobody asked for NCCL");
+    }
+
+    #[test]
+    fn nccl_takes_ranks_that_each_have_a_device_and_a_shard() {
+        let reason = |run: Circumstances| Selection::of(&[Variant::Nccl], &run).left_out.concat();
+        let world = |world| Circumstances {
+            world,
+            ..two_gpus()
+        };
+        assert!(reason(world(1)).contains("single rank"));
+        assert!(reason(world(3)).contains("there are 2"));
+        let small = Circumstances {
+            smallest_k: 128,
+            ..two_gpus()
+        };
+        assert!(reason(small).contains("hold nothing"));
+    }
+}
