@@ -12,6 +12,9 @@
 /* Threads of a CTA of the linear kernels. */
 #define TRELLINK_LINEAR_THREADS 512
 
+/* Threads of a CTA of the all-reduce kernel at most. */
+#define TRELLINK_REDUCE_MAX_THREADS 512
+
 /* Element types of activations and outputs. */
 #define TRELLINK_DTYPE_F16 0
 #define TRELLINK_DTYPE_BF16 1
@@ -20,6 +23,10 @@
 /* What happens to a finished output value. */
 #define TRELLINK_EPILOGUE_STORE 0
 #define TRELLINK_EPILOGUE_ADD 1
+
+/* How an all-reduce moves its values, see csrc/reduce. */
+#define TRELLINK_REDUCE_ONE_SHOT 0
+#define TRELLINK_REDUCE_TWO_SHOT 1
 
 /* TrellinkReport::state and TrellinkControl::failed. */
 #define TRELLINK_STATE_OK 0
@@ -115,6 +122,23 @@ typedef struct TrellinkLinear {
   TrellinkExchange exchange;
   TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];
 } TrellinkLinear;
+
+/* One launch of the all-reduce kernel: out = epilogue(sum of x over the ranks). */
+typedef struct TrellinkAllReduce {
+  /* First elements of this launch, 16-byte aligned; may be the same. */
+  uint64_t x;
+  uint64_t out;
+  /* Groups of eight elements; at least one. */
+  uint32_t octets;
+  /* Two-shot form: chunks that a rank's part is cut into; the same on all ranks. */
+  uint32_t chunks;
+  /* TRELLINK_DTYPE_*, TRELLINK_EPILOGUE_*, TRELLINK_REDUCE_*; the same on all ranks. */
+  uint32_t x_dtype;
+  uint32_t out_dtype;
+  uint32_t epilogue;
+  uint32_t form;
+  TrellinkExchange exchange;
+} TrellinkAllReduce;
 
 /* One launch of the decode kernel: blocks to the decoded matrix. */
 typedef struct TrellinkDecode {

@@ -3,7 +3,8 @@
 // Contract
 //  - A launch is one call. Every rank makes the same calls in the same order, with the same epochs.
 //  - push() everything the CTA owns before the first collect(); every CTA of every rank must be
-//    resident while any of them waits.
+//    resident while any of them waits. A kernel that sends again after a wait says why it cannot wait
+//    in a circle (reduce/two_shot.cuh).
 //  - leave() last, by every thread of every CTA, exactly once.
 //
 // Why two halves are enough. A peer writes this half again in call e+2. It starts e+2 only after it
@@ -57,19 +58,47 @@ class Exchange {
   // multiple of 4. False if the wait failed; the failure is reported and sticky.
   __device__ bool collect(uint64_t value, float (&sum)[4]) const {
     for (uint32_t first = 0; first < params_.world; first += kBatch) {
-      float part[kBatch][4];
-      if (!collect_batch(first, value, part)) return false;
+      uint32_t part[kBatch][4];
+      if (!poll<kBatch, 2, true>(first, value, 2, part)) return false;
 #pragma unroll
       for (uint32_t r = 0; r < kBatch; ++r) {
         if (first + r < params_.world) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            sum[i] = first + r == 0 ? part[r][i] : __fadd_rn(sum[i], part[r][i]);
+            const float v = __uint_as_float(part[r][i]);
+            sum[i] = first + r == 0 ? v : __fadd_rn(sum[i], v);
           }
         }
       }
     }
     return true;
+  }
+
+  __device__ uint32_t rank() const { return params_.rank; }
+  __device__ uint32_t world() const { return params_.world; }
+  __device__ uint32_t epoch() const { return epoch_; }
+
+  // Where the packets begin that `source` sends to `rank` in this call.
+  __device__ uint64_t* slot(uint32_t rank, uint32_t source) const {
+    return arena(rank) + layout_.slot(epoch_parity(epoch_), source);
+  }
+
+  // Sends two words to every rank but this one, as packets `index` and `index + 1`. `index` is even.
+  __device__ void push_to_peers(uint64_t index, uint32_t x, uint32_t y) const {
+    const uint64_t px = packet_pack(x, epoch_);
+    const uint64_t py = packet_pack(y, epoch_);
+    for (uint32_t i = 1; i < params_.world; ++i) {
+      uint32_t peer = params_.rank + i;
+      peer = peer < params_.world ? peer : peer - params_.world;
+      ptx::st_relaxed_sys_v2(slot(peer, params_.rank) + index, px, py);
+    }
+  }
+
+  // Waits for words of ranks [first, first + kRanks) that exist and are not this one: pairs of packets
+  // at `index`, `index + stride` and so on. False if the wait failed, as for `collect`.
+  template <uint32_t kRanks, uint32_t kPairs>
+  __device__ bool receive(uint32_t first, uint64_t index, uint32_t stride, uint32_t (&words)[kRanks][2 * kPairs]) const {
+    return poll<kRanks, kPairs, false>(first, index, stride, words);
   }
 
   // Ends the call. Called by all threads of the CTA.
@@ -96,7 +125,10 @@ class Exchange {
 
   __device__ uint64_t* arena(uint32_t rank) const { return reinterpret_cast<uint64_t*>(params_.arena[rank]); }
 
-  __device__ bool collect_batch(uint32_t first, uint64_t value, float (&part)[kBatch][4]) const {
+  // Polls pairs of packets of ranks [first, first + kRanks), as far as these exist; the own rank's
+  // only if kOwnToo.
+  template <uint32_t kRanks, uint32_t kPairs, bool kOwnToo>
+  __device__ bool poll(uint32_t first, uint64_t index, uint32_t stride, uint32_t (&words)[kRanks][2 * kPairs]) const {
     uint64_t start_ns = 0;
     for (uint32_t polls = 1;; ++polls) {
       uint32_t missing = 0;
@@ -104,15 +136,20 @@ class Exchange {
       bool ahead = false;
       uint32_t suspect = first;
 #pragma unroll
-      for (uint32_t r = 0; r < kBatch; ++r) {
-        if (first + r < params_.world) {
-          const uint64_t* p = arena(params_.rank) + layout_.slot(epoch_parity(epoch_), first + r) + value;
-          const ulonglong2 packets[2] = {ptx::ld_relaxed_sys_v2(p), ptx::ld_relaxed_sys_v2(p + 2)};
-          const uint64_t packet[4] = {packets[0].x, packets[0].y, packets[1].x, packets[1].y};
+      for (uint32_t r = 0; r < kRanks; ++r) {
+        if (first + r < params_.world && (kOwnToo || first + r != params_.rank)) {
+          const uint64_t* p = slot(params_.rank, first + r) + index;
+          uint64_t packet[2 * kPairs];
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
+          for (uint32_t i = 0; i < kPairs; ++i) {
+            const ulonglong2 pair = ptx::ld_relaxed_sys_v2(p + i * stride);
+            packet[2 * i] = pair.x;
+            packet[2 * i + 1] = pair.y;
+          }
+#pragma unroll
+          for (uint32_t i = 0; i < 2 * kPairs; ++i) {
             const int32_t distance = epoch_distance(epoch_, packet_epoch(packet[i]));
-            part[r][i] = __uint_as_float(packet_data(packet[i]));
+            words[r][i] = packet_data(packet[i]);
             if (distance != 0) {
               missing += 1;
               suspect = first + r;

@@ -31,6 +31,7 @@ pub(crate) struct Kernels {
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
     pub(crate) decode: Kernel,
+    pub(crate) all_reduce: Kernel,
     /// Multiprocessors of the device.
     pub(crate) sm_count: usize,
 }
@@ -52,6 +53,7 @@ impl Kernels {
             linear.push(modules.kernel(context, kernel.name(), &symbol)?);
         }
         let decode = modules.kernel(context, "decode", "trellink_decode")?;
+        let all_reduce = modules.kernel(context, "all_reduce", "trellink_all_reduce")?;
         let sm_count = attribute(
             context,
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
@@ -62,6 +64,7 @@ impl Kernels {
             max_shared_bytes: linear.iter().map(|k| k.max_shared_bytes).min().unwrap_or(0),
             linear,
             decode,
+            all_reduce,
             sm_count,
         })
     }

@@ -2,8 +2,9 @@
 //!
 //! `driver` and `memory` wrap what the driver gives; `kernels` loads the embedded fatbins;
 //! `peer` says which devices reach each other; `rank` connects a group; `layer` holds a shard on a
-//! device; `launch` cuts a call into launches; `call` adapts cudarc's slices and streams.
+//! device; `launch` cuts a call into launches, `all_reduce` one without a layer; `call` adapts cudarc's slices and streams.
 
+mod all_reduce;
 mod call;
 mod decode;
 mod driver;

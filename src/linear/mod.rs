@@ -46,7 +46,7 @@ fn names<'a>(linears: &[Linear<'a>]) -> Vec<&'a str> {
 
 /// Passes a call's result on; a failure of the group leaves an event.
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
-fn traced(rank: usize, result: Result<()>) -> Result<()> {
+pub(crate) fn traced(rank: usize, result: Result<()>) -> Result<()> {
     result.inspect_err(|error| {
         use Error::{GroupFailed, PeerAhead, PeerTimeout};
         if let PeerTimeout { .. } | PeerAhead { .. } | GroupFailed { .. } = error {

@@ -115,6 +115,11 @@ impl SimRank {
         }
     }
 
+    /// Gives this rank another number of SMs than the rest of the group.
+    pub fn set_sms(&mut self, sms: usize) {
+        self.config.sms = sms;
+    }
+
     /// The epoch of the next call on a channel, and the sticky failure state (0: none).
     pub fn control(&self, channel: Channel) -> (u32, u32) {
         let control = self.controls[channel as usize].read::<TrellinkControl>()[0];
