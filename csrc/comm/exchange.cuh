@@ -87,6 +87,7 @@ class Exchange {
   __device__ void push_to_peers(uint64_t index, uint32_t x, uint32_t y) const {
     const uint64_t px = packet_pack(x, epoch_);
     const uint64_t py = packet_pack(y, epoch_);
+#pragma unroll 1
     for (uint32_t i = 1; i < params_.world; ++i) {
       uint32_t peer = params_.rank + i;
       peer = peer < params_.world ? peer : peer - params_.world;

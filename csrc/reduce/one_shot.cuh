@@ -27,10 +27,11 @@ __device__ __forceinline__ void push_octet(const Exchange& exchange, uint32_t oc
 template <uint32_t kWords>
 __device__ __forceinline__ bool collect_octet(const TrellinkAllReduce& params, const Exchange& exchange, uint32_t octet,
                                               const uint32_t (&own)[kWords]) {
-  // Ranks whose packets are polled together.
-  constexpr uint32_t kBatch = 4;
+  // Ranks whose packets are polled together: enough to overlap the loads, few enough registers.
+  constexpr uint32_t kBatch = 16 / kWords;
   const uint64_t index = OctetLayout{kWords / 2}.index(octet);
   float sum[kOctet];
+#pragma unroll 1
   for (uint32_t first = 0; first < exchange.world(); first += kBatch) {
     uint32_t words[kBatch][kWords];
     if (!exchange.receive<kBatch, kWords / 2>(first, index, OctetLayout::kPieceStride, words)) return false;
@@ -52,18 +53,19 @@ __device__ __forceinline__ void one_shot(const TrellinkAllReduce& params, const 
   const uint32_t first = blockIdx.x * blockDim.x + threadIdx.x;
   const uint32_t step = gridDim.x * blockDim.x;
   if (first >= params.octets) return;
-  // Most launches have an octet a thread; it stays in registers. Others are read twice.
-  uint32_t own[kWords], more[kWords];
-  load_octet(params.x, first, own);
-  push_octet(exchange, first, own);
-  for (uint32_t octet = first + step; octet < params.octets; octet += step) {
-    load_octet(params.x, octet, more);
-    push_octet(exchange, octet, more);
+  // Most launches have one octet a thread; it stays in registers. Others read theirs twice.
+  uint32_t own[kWords];
+  uint32_t pushed = first;
+#pragma unroll 1
+  for (uint32_t octet = first; octet < params.octets; octet += step) {
+    load_octet(params.x, octet, own);
+    push_octet(exchange, octet, own);
+    pushed = octet;
   }
-  if (!collect_octet(params, exchange, first, own)) return;
-  for (uint32_t octet = first + step; octet < params.octets; octet += step) {
-    load_octet(params.x, octet, more);
-    if (!collect_octet(params, exchange, octet, more)) return;
+#pragma unroll 1
+  for (uint32_t octet = first; octet < params.octets; octet += step) {
+    if (pushed != first) load_octet(params.x, octet, own);
+    if (!collect_octet(params, exchange, octet, own)) return;
   }
 }
 

@@ -47,7 +47,7 @@ class TwoShot {
 
  private:
   // Contributions that are read together.
-  static constexpr uint32_t kBatch = 4;
+  static constexpr uint32_t kBatch = 16 / kWords;
 
   // The i-th rank behind this one: not all ranks begin with the same peer.
   __device__ uint32_t behind(uint32_t i) const {
@@ -63,6 +63,7 @@ class TwoShot {
   }
 
   __device__ void send_contributions(uint32_t chunk) const {
+#pragma unroll 1
     for (uint32_t i = 1; i < layout_.world; ++i) {
       const uint32_t owner = behind(i);
       for_octets(owner, chunk, [&](uint32_t octet) {
@@ -81,6 +82,7 @@ class TwoShot {
       add_ranks(octet, sum);
       uint32_t result[kResultWords];
       pack_octet(sum, params_.out_dtype, result);
+#pragma unroll 1
       for (uint32_t i = 1; i < layout_.world; ++i) bulk_.write(behind(i), this->result(octet), result);
       finish_octet(params_, layout_.part(rank_) + octet, sum);
     });
@@ -88,6 +90,7 @@ class TwoShot {
   }
 
   __device__ void add_ranks(uint32_t octet, float (&sum)[kOctet]) const {
+#pragma unroll 1
     for (uint32_t first = 0; first < layout_.world; first += kBatch) {
       uint32_t words[kBatch][kWords];
 #pragma unroll
@@ -110,6 +113,7 @@ class TwoShot {
 
   // Writes a chunk of every other part to the output.
   __device__ void gather(uint32_t chunk) const {
+#pragma unroll 1
     for (uint32_t i = 1; i < layout_.world; ++i) {
       const uint32_t owner = behind(i);
       for_octets(owner, chunk, [&](uint32_t octet) {
