@@ -1,6 +1,6 @@
 //! An all-reduce as kernel launches: one, unless the tensor exceeds what the arena's slots hold.
 
-use super::call::{aligned_to, any_input_of, output_of, stream_of, StreamHandle};
+use super::call::{aligned_to, input_of, output_of, stream_of, StreamHandle};
 use super::launch::{dtype_code, epilogue_code};
 use super::rank::CudaRank;
 use crate::call::{Input, Output, Stream};
@@ -79,7 +79,7 @@ impl CudaRank {
 }
 
 fn read_from(input: &Input<'_>, ordinal: usize) -> Result<(sys::CUdeviceptr, DType)> {
-    let x = any_input_of(input, ordinal)?;
+    let x = input_of(input, ordinal)?;
     aligned_to(ALIGNMENT, "input", x.pointer, x.dtype)?;
     Ok((x.pointer, x.dtype))
 }

@@ -203,18 +203,6 @@ pub(crate) fn input_of<'a, 'b>(
     input: &'b Input<'a>,
     ordinal: usize,
 ) -> Result<&'b DeviceInput<'a>> {
-    let device = any_input_of(input, ordinal)?;
-    if device.dtype == DType::F32 {
-        return Err(Error::argument("input", "f32", "f16 or bf16"));
-    }
-    Ok(device)
-}
-
-/// The input of a call on `ordinal`, of any dtype.
-pub(crate) fn any_input_of<'a, 'b>(
-    input: &'b Input<'a>,
-    ordinal: usize,
-) -> Result<&'b DeviceInput<'a>> {
     let InputData::Device(device) = &input.data else {
         return Err(host_memory("input", ordinal));
     };

@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn short_tensors_take_one_shot_and_long_ones_two() {
-        let two_shot = |world, bytes| {
+        let two_shot = |world, bytes: usize| {
             let dtypes = (DType::F16, DType::F16);
             let plan = ReducePlan::new(
                 ReduceForm::Automatic,
