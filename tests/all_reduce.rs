@@ -191,7 +191,7 @@ on_both! {
 
     fn signed_zeros_infinities_and_nan_pass(platform: &Platform) {
         let _watchdog = Watchdog::new("special values", Duration::from_secs(120));
-        let zeros = vec![-0.0; 8];
+        let zeros = [-0.0; 8];
         let infinite = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0, -0.0, 0.0, 2.0, -2.0];
         on_ranks(platform, platform.group(2), |worker| {
             let second = if worker.rank.rank() == 0 { infinite.to_vec() } else { vec![1.0; 8] };
