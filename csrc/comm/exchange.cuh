@@ -58,15 +58,14 @@ class Exchange {
   // multiple of 4. False if the wait failed; the failure is reported and sticky.
   __device__ bool collect(uint64_t value, float (&sum)[4]) const {
     for (uint32_t first = 0; first < params_.world; first += kBatch) {
-      uint32_t part[kBatch][4];
-      if (!poll<kBatch, 2, true>(first, value, 2, part)) return false;
+      float part[kBatch][4];
+      if (!collect_batch(first, value, part)) return false;
 #pragma unroll
       for (uint32_t r = 0; r < kBatch; ++r) {
         if (first + r < params_.world) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            const float v = __uint_as_float(part[r][i]);
-            sum[i] = first + r == 0 ? v : __fadd_rn(sum[i], v);
+            sum[i] = first + r == 0 ? part[r][i] : __fadd_rn(sum[i], part[r][i]);
           }
         }
       }
@@ -95,11 +94,21 @@ class Exchange {
     }
   }
 
-  // Waits for words of ranks [first, first + kRanks) that exist and are not this one: pairs of packets
-  // at `index`, `index + stride` and so on. False if the wait failed, as for `collect`.
+  // Waits for words of ranks [first, first + kRanks), as far as these exist and are not this one: pairs
+  // of packets at `index`, `index + stride` and so on. False if the wait failed, as for `collect`.
   template <uint32_t kRanks, uint32_t kPairs>
-  __device__ bool receive(uint32_t first, uint64_t index, uint32_t stride, uint32_t (&words)[kRanks][2 * kPairs]) const {
-    return poll<kRanks, kPairs, false>(first, index, stride, words);
+  __device__ bool receive(uint32_t first, uint64_t index, uint32_t stride,
+                          uint32_t (&words)[kRanks][2 * kPairs]) const {
+    uint64_t start_ns = 0;
+    for (uint32_t polls = 1;; ++polls) {
+      const Missing missing = poll<kRanks, kPairs>(first, index, stride, words);
+      if (missing.count == 0) return true;
+      if (missing.ahead) {
+        report(TRELLINK_STATE_PEER_AHEAD, missing.rank, missing.ahead_tag, 0);
+        return false;
+      }
+      if (polls % kPollsPerCheck == 0 && !may_go_on(missing.rank, start_ns)) return false;
+    }
   }
 
   // Ends the call. Called by all threads of the CTA.
@@ -126,10 +135,7 @@ class Exchange {
 
   __device__ uint64_t* arena(uint32_t rank) const { return reinterpret_cast<uint64_t*>(params_.arena[rank]); }
 
-  // Polls pairs of packets of ranks [first, first + kRanks), as far as these exist; the own rank's
-  // only if kOwnToo.
-  template <uint32_t kRanks, uint32_t kPairs, bool kOwnToo>
-  __device__ bool poll(uint32_t first, uint64_t index, uint32_t stride, uint32_t (&words)[kRanks][2 * kPairs]) const {
+  __device__ bool collect_batch(uint32_t first, uint64_t value, float (&part)[kBatch][4]) const {
     uint64_t start_ns = 0;
     for (uint32_t polls = 1;; ++polls) {
       uint32_t missing = 0;
@@ -137,20 +143,15 @@ class Exchange {
       bool ahead = false;
       uint32_t suspect = first;
 #pragma unroll
-      for (uint32_t r = 0; r < kRanks; ++r) {
-        if (first + r < params_.world && (kOwnToo || first + r != params_.rank)) {
-          const uint64_t* p = slot(params_.rank, first + r) + index;
-          uint64_t packet[2 * kPairs];
+      for (uint32_t r = 0; r < kBatch; ++r) {
+        if (first + r < params_.world) {
+          const uint64_t* p = arena(params_.rank) + layout_.slot(epoch_parity(epoch_), first + r) + value;
+          const ulonglong2 packets[2] = {ptx::ld_relaxed_sys_v2(p), ptx::ld_relaxed_sys_v2(p + 2)};
+          const uint64_t packet[4] = {packets[0].x, packets[0].y, packets[1].x, packets[1].y};
 #pragma unroll
-          for (uint32_t i = 0; i < kPairs; ++i) {
-            const ulonglong2 pair = ptx::ld_relaxed_sys_v2(p + i * stride);
-            packet[2 * i] = pair.x;
-            packet[2 * i + 1] = pair.y;
-          }
-#pragma unroll
-          for (uint32_t i = 0; i < 2 * kPairs; ++i) {
+          for (int i = 0; i < 4; ++i) {
             const int32_t distance = epoch_distance(epoch_, packet_epoch(packet[i]));
-            words[r][i] = packet_data(packet[i]);
+            part[r][i] = __uint_as_float(packet_data(packet[i]));
             if (distance != 0) {
               missing += 1;
               suspect = first + r;
@@ -168,6 +169,47 @@ class Exchange {
         return false;
       }
       if (polls % kPollsPerCheck == 0 && !may_go_on(suspect, start_ns)) return false;
+    }
+  }
+
+  // What a poll has not found.
+  struct Missing {
+    uint32_t count = 0;
+    uint32_t rank = 0;  // of one that misses
+    bool ahead = false;
+    uint32_t ahead_tag = 0;
+  };
+
+  // One look at the packets of `receive`. `collect_batch` is the same for four neighbouring values of
+  // all ranks and stays apart: the registers of the linear kernels are counted to the last one.
+  template <uint32_t kRanks, uint32_t kPairs>
+  __device__ Missing poll(uint32_t first, uint64_t index, uint32_t stride,
+                          uint32_t (&words)[kRanks][2 * kPairs]) const {
+    Missing missing;
+#pragma unroll
+    for (uint32_t r = 0; r < kRanks; ++r) {
+      if (first + r >= params_.world || first + r == params_.rank) continue;
+      const uint64_t* p = slot(params_.rank, first + r) + index;
+#pragma unroll
+      for (uint32_t i = 0; i < kPairs; ++i) {
+        const ulonglong2 pair = ptx::ld_relaxed_sys_v2(p + i * stride);
+        words[r][2 * i] = packet_data(pair.x);
+        words[r][2 * i + 1] = packet_data(pair.y);
+        note(first + r, packet_epoch(pair.x), missing);
+        note(first + r, packet_epoch(pair.y), missing);
+      }
+    }
+    return missing;
+  }
+
+  __device__ void note(uint32_t rank, uint32_t tag, Missing& missing) const {
+    const int32_t distance = epoch_distance(epoch_, tag);
+    if (distance == 0) return;
+    missing.count += 1;
+    missing.rank = rank;
+    if (distance > 0) {
+      missing.ahead = true;
+      missing.ahead_tag = tag;
     }
   }
 

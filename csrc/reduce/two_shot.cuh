@@ -31,7 +31,8 @@ class TwoShot {
       : params_(params),
         bulk_(exchange),
         rank_(exchange.rank()),
-        layout_{exchange.world(), params.octets, params.chunks, OctetLayout{kWords / 4}, OctetLayout{kResultWords / 4}} {}
+        layout_{exchange.world(), params.octets, params.chunks, OctetLayout{kWords / 4},
+                OctetLayout{kResultWords / 4}} {}
 
   __device__ void run() const {
     for (uint32_t c = blockIdx.x; c < layout_.chunks; c += gridDim.x) send_contributions(c);
