@@ -17,6 +17,9 @@
 #define TRELLINK_STREAM_THREADS 512
 #define TRELLINK_STREAM_CTAS_PER_SM 3
 
+/* Threads of a CTA of the all-reduce kernel at most. */
+#define TRELLINK_REDUCE_MAX_THREADS 512
+
 /* Element types of activations and outputs. */
 #define TRELLINK_DTYPE_F16 0
 #define TRELLINK_DTYPE_BF16 1
@@ -25,6 +28,10 @@
 /* What happens to a finished output value. */
 #define TRELLINK_EPILOGUE_STORE 0
 #define TRELLINK_EPILOGUE_ADD 1
+
+/* How an all-reduce moves its values, see csrc/reduce. */
+#define TRELLINK_REDUCE_ONE_SHOT 0
+#define TRELLINK_REDUCE_TWO_SHOT 1
 
 /* TrellinkReport::state and TrellinkControl::failed. */
 #define TRELLINK_STATE_OK 0
@@ -127,6 +134,23 @@ typedef struct TrellinkLinear {
   TrellinkExchange exchange;
   TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];
 } TrellinkLinear;
+
+/* One launch of the all-reduce kernel: out = epilogue(sum of x over the ranks). */
+typedef struct TrellinkAllReduce {
+  /* First elements of this launch, 16-byte aligned; may be the same. */
+  uint64_t x;
+  uint64_t out;
+  /* Groups of eight elements; at least one. */
+  uint32_t octets;
+  /* Two-shot form: chunks that a rank's part is cut into; the same on all ranks. */
+  uint32_t chunks;
+  /* TRELLINK_DTYPE_*, TRELLINK_EPILOGUE_*, TRELLINK_REDUCE_*; the same on all ranks. */
+  uint32_t x_dtype;
+  uint32_t out_dtype;
+  uint32_t epilogue;
+  uint32_t form;
+  TrellinkExchange exchange;
+} TrellinkAllReduce;
 
 /* One launch of the decode kernel: blocks to the decoded matrix. */
 typedef struct TrellinkDecode {

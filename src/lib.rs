@@ -57,6 +57,7 @@
 //! | dividing it | [`Split`] |
 //! | the ranks | [`Group`], [`Device`], [`Rank`] |
 //! | the layers | [`RowParallel`], [`ColumnParallel`], [`LoadOptions`] |
+//! | the sum of any other tensor over the ranks | [`AllReduce`] |
 //! | a call | [`Input`], [`Output`] with its [`Epilogue`], [`Stream`] |
 //! | what can go wrong | [`Error`] |
 //! | the format's facts and the order of weights in memory | [`mod@format`] |
@@ -82,6 +83,7 @@
 //! | [`Group::build`] | once, on one thread, for all ranks |
 //! | `load` | each rank for itself, at any time, on all ranks at once if you like |
 //! | [`RowParallel::forward`] | **collective**: all ranks, with the same M, in the same order |
+//! | [`AllReduce::run`], [`AllReduce::run_in_place`] | **collective**: all ranks, with the same length, dtypes and epilogue |
 //! | [`ColumnParallel::forward`], [`Rank::check`] | each rank for itself |
 //! | dropping a [`Rank`] | each for itself, but calls of the others then time out |
 //!
@@ -127,6 +129,7 @@
 //! show: the device, the context, and the time until the stream has run the call. The files of a
 //! [`Checkpoint`] are mapped and must not change while it lives.
 
+mod all_reduce;
 mod call;
 pub mod checkpoint;
 #[cfg(feature = "cuda")]
@@ -149,6 +152,7 @@ mod split;
 mod trace;
 pub mod weights;
 
+pub use all_reduce::{AllReduce, ReduceForm};
 pub use call::{Epilogue, Input, Output, Stream};
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};

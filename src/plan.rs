@@ -4,6 +4,8 @@
 //! through the kernel's arithmetic and the strips of a CTA, and these depend on the range of M, the
 //! columns and the SMs alone.
 
+pub mod reduce;
+
 use crate::format::{Codebook, GROUP};
 use crate::Arithmetic;
 

@@ -122,6 +122,26 @@ on_both! {
         });
     }
 
+    /// Only an all-reduce takes them.
+    fn f32_inputs_are_refused_by_layers(platform: &Platform) {
+        let _watchdog = Watchdog::new("f32 inputs", Duration::from_secs(120));
+        on_ranks(platform, platform.group(2), |worker| {
+            let mut s = Setup::new(worker);
+            let x = worker.memory.buffer(&Values::of(DType::F32, vec![1.0; ROWS * K]));
+            worker.phase(|rank, memory| {
+                let input = x.input(0..ROWS * s.row.k());
+                let output = s.y.output(Epilogue::Store);
+                let row = s.row.forward(rank, memory.stream(), input, output);
+                refused(row, "input", "f16 or bf16");
+                let outputs = &mut [s.columns_y.output(Epilogue::Store)];
+                let input = x.input(0..ROWS * K);
+                let column = s.column.forward(rank, memory.stream(), input, outputs);
+                refused(column, "input", "f16 or bf16");
+            });
+            s.assert_works(worker);
+        });
+    }
+
     fn a_layer_is_refused_by_any_rank_but_its_own(platform: &Platform) {
         let _watchdog = Watchdog::new("wrong ranks", Duration::from_secs(120));
         let linear = random_linear();

@@ -3,7 +3,8 @@
 // Contract
 //  - A launch is one call. Every rank makes the same calls in the same order, with the same epochs.
 //  - push() everything the CTA owns before the first collect(); every CTA of every rank must be
-//    resident while any of them waits.
+//    resident while any of them waits. A kernel that sends again after a wait says why it cannot wait
+//    in a circle (reduce/two_shot.cuh).
 //  - enter() first and leave() last, by every thread of every CTA, exactly once; every CTA pushes
 //    something that every other rank collects.
 //
@@ -87,6 +88,44 @@ class Exchange {
     return true;
   }
 
+  __device__ uint32_t rank() const { return params_.rank; }
+  __device__ uint32_t world() const { return params_.world; }
+  __device__ uint32_t epoch() const { return epoch_; }
+
+  // Where the packets begin that `source` sends to `rank` in this call.
+  __device__ uint64_t* slot(uint32_t rank, uint32_t source) const {
+    return arena(rank) + layout_.slot(epoch_parity(epoch_), source);
+  }
+
+  // Sends two words to every rank but this one, as packets `index` and `index + 1`. `index` is even.
+  __device__ void push_to_peers(uint64_t index, uint32_t x, uint32_t y) const {
+    const uint64_t px = packet_pack(x, epoch_);
+    const uint64_t py = packet_pack(y, epoch_);
+#pragma unroll 1
+    for (uint32_t i = 1; i < params_.world; ++i) {
+      uint32_t peer = params_.rank + i;
+      peer = peer < params_.world ? peer : peer - params_.world;
+      ptx::st_relaxed_sys_v2(slot(peer, params_.rank) + index, px, py);
+    }
+  }
+
+  // Waits for words of ranks [first, first + kRanks), as far as these exist and are not this one: pairs
+  // of packets at `index`, `index + stride` and so on. False if the wait failed, as for `collect`.
+  template <uint32_t kRanks, uint32_t kPairs>
+  __device__ bool receive(uint32_t first, uint64_t index, uint32_t stride,
+                          uint32_t (&words)[kRanks][2 * kPairs]) const {
+    uint64_t start_ns = 0;
+    for (uint32_t polls = 1;; ++polls) {
+      const Missing missing = poll<kRanks, kPairs>(first, index, stride, words);
+      if (missing.count == 0) return true;
+      if (missing.ahead) {
+        report(TRELLINK_STATE_PEER_AHEAD, missing.rank, missing.ahead_tag, 0);
+        return false;
+      }
+      if (polls % kPollsPerCheck == 0 && !may_go_on(missing.rank, start_ns)) return false;
+    }
+  }
+
   // Ends the call.
   __device__ void leave() const {
     // All threads have read the epoch by now.
@@ -140,6 +179,47 @@ class Exchange {
         return false;
       }
       if (polls % kPollsPerCheck == 0 && !may_go_on(suspect, start_ns)) return false;
+    }
+  }
+
+  // What a poll has not found.
+  struct Missing {
+    uint32_t count = 0;
+    uint32_t rank = 0;  // of one that misses
+    bool ahead = false;
+    uint32_t ahead_tag = 0;
+  };
+
+  // One look at the packets of `receive`. `collect_batch` is the same for four neighbouring values of
+  // all ranks and stays apart: the registers of the linear kernels are counted to the last one.
+  template <uint32_t kRanks, uint32_t kPairs>
+  __device__ Missing poll(uint32_t first, uint64_t index, uint32_t stride,
+                          uint32_t (&words)[kRanks][2 * kPairs]) const {
+    Missing missing;
+#pragma unroll
+    for (uint32_t r = 0; r < kRanks; ++r) {
+      if (first + r >= params_.world || first + r == params_.rank) continue;
+      const uint64_t* p = slot(params_.rank, first + r) + index;
+#pragma unroll
+      for (uint32_t i = 0; i < kPairs; ++i) {
+        const ulonglong2 pair = ptx::ld_relaxed_sys_v2(p + i * stride);
+        words[r][2 * i] = packet_data(pair.x);
+        words[r][2 * i + 1] = packet_data(pair.y);
+        note(first + r, packet_epoch(pair.x), missing);
+        note(first + r, packet_epoch(pair.y), missing);
+      }
+    }
+    return missing;
+  }
+
+  __device__ void note(uint32_t rank, uint32_t tag, Missing& missing) const {
+    const int32_t distance = epoch_distance(epoch_, tag);
+    if (distance == 0) return;
+    missing.count += 1;
+    missing.rank = rank;
+    if (distance > 0) {
+      missing.ahead = true;
+      missing.ahead_tag = tag;
     }
   }
 

@@ -4,6 +4,7 @@
 
 #include "comm/arena_layout.h"
 #include "comm/epoch.h"
+#include "comm/octet_layout.h"
 #include "comm/packet.h"
 #include "format/dispatch.h"
 
@@ -76,6 +77,24 @@ uint64_t trellink_probe_arena_slot(uint32_t world, uint64_t slot_packets, uint32
 }
 uint64_t trellink_probe_arena_packets(uint32_t world, uint64_t slot_packets) {
   return ArenaLayout{world, slot_packets}.packets();
+}
+
+
+uint64_t trellink_probe_octet_index(uint32_t pieces, uint32_t octet) {
+  return trellink::OctetLayout{pieces}.index(octet);
+}
+uint64_t trellink_probe_octet_packets(uint32_t pieces, uint32_t octets) {
+  return trellink::OctetLayout{pieces}.packets(octets);
+}
+uint64_t trellink_probe_two_shot_packets(uint32_t world, uint32_t octets, uint32_t chunks, uint32_t contribution_pieces,
+                                         uint32_t result_pieces) {
+  return trellink::TwoShotLayout{world, octets, chunks, {contribution_pieces}, {result_pieces}}.packets();
+}
+// First octet of a chunk, from the start of the message; the end of the part for `chunks`.
+uint32_t trellink_probe_two_shot_chunk(uint32_t world, uint32_t octets, uint32_t chunks, uint32_t owner,
+                                       uint32_t chunk) {
+  const trellink::TwoShotLayout layout{world, octets, chunks, {1}, {1}};
+  return layout.part(owner) + layout.chunk(owner, chunk);
 }
 
 }  // extern "C"

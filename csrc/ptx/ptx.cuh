@@ -131,6 +131,15 @@ __device__ __forceinline__ void mma_m16n8k32_u8s8(int32_t (&d)[4], uint32_t a0, 
 
 // ---- memory ----
 
+// For what is read once: past L1.
+__device__ __forceinline__ uint4 ld_stream_v4(const uint32_t* p) {
+  uint4 d;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)
+               : "l"(p));
+  return d;
+}
+
 // 16 bytes from global to shared memory, behind the thread's back and past L1.
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));

@@ -3,7 +3,8 @@
 use crate::format::DType;
 use half::{bf16, f16};
 
-/// Activations `[M, K]`, row-major and contiguous, f16 or bf16.
+/// Activations `[M, K]`, row-major and contiguous, f16 or bf16; for an
+/// [`AllReduce`](crate::AllReduce) any tensor, f32 too.
 ///
 /// K is what the rank holds: the shard's input channels for a row-parallel layer, all of them for
 /// a column-parallel one. M follows from the length.
@@ -16,6 +17,7 @@ pub struct Input<'a> {
 pub(crate) enum InputData<'a> {
     F16(&'a [f16]),
     Bf16(&'a [bf16]),
+    F32(&'a [f32]),
     #[cfg(feature = "cuda")]
     Device(crate::cuda::DeviceInput<'a>),
 }
@@ -26,6 +28,7 @@ impl Input<'_> {
         match &self.data {
             InputData::F16(_) => DType::F16,
             InputData::Bf16(_) => DType::Bf16,
+            InputData::F32(_) => DType::F32,
             #[cfg(feature = "cuda")]
             InputData::Device(device) => device.dtype,
         }
@@ -36,6 +39,7 @@ impl Input<'_> {
         match &self.data {
             InputData::F16(x) => x.len(),
             InputData::Bf16(x) => x.len(),
+            InputData::F32(x) => x.len(),
             #[cfg(feature = "cuda")]
             InputData::Device(device) => device.len,
         }
@@ -59,6 +63,15 @@ impl<'a> From<&'a [bf16]> for Input<'a> {
     fn from(x: &'a [bf16]) -> Self {
         Input {
             data: InputData::Bf16(x),
+        }
+    }
+}
+
+/// For an [`AllReduce`](crate::AllReduce); layers refuse it.
+impl<'a> From<&'a [f32]> for Input<'a> {
+    fn from(x: &'a [f32]) -> Self {
+        Input {
+            data: InputData::F32(x),
         }
     }
 }

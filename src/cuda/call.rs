@@ -8,7 +8,8 @@ use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// Element types of activations on a device: f16 and bf16.
+/// Element types of inputs on a device: f16 and bf16, and f32, which only an
+/// [`AllReduce`](crate::AllReduce) takes.
 pub trait DeviceElement: sealed::Element {}
 /// Element types of outputs on a device: f16, bf16 and f32.
 pub trait DeviceOutputElement: sealed::Element {}
@@ -32,6 +33,7 @@ impl sealed::Element for f32 {
 }
 impl DeviceElement for f16 {}
 impl DeviceElement for bf16 {}
+impl DeviceElement for f32 {}
 impl DeviceOutputElement for f16 {}
 impl DeviceOutputElement for bf16 {}
 impl DeviceOutputElement for f32 {}
@@ -90,7 +92,8 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Activations at a raw device pointer: `len` elements of `dtype`, f16 or bf16.
+    /// Activations at a raw device pointer: `len` elements of `dtype`, f16 or bf16; f32 for an
+    /// [`AllReduce`](crate::AllReduce).
     ///
     /// # Safety
     /// The memory must be readable by kernels on the rank's device, on the stream of the call, until
@@ -203,9 +206,6 @@ pub(crate) fn input_of<'a, 'b>(
     let InputData::Device(device) = &input.data else {
         return Err(host_memory("input", ordinal));
     };
-    if device.dtype == DType::F32 {
-        return Err(Error::argument("input", "f32", "f16 or bf16"));
-    }
     on_device("input", device.ordinal, ordinal)?;
     aligned("input", device.pointer, device.dtype)?;
     Ok(device)
@@ -240,9 +240,18 @@ fn on_device(argument: &'static str, found: Option<usize>, expected: usize) -> R
     }
 }
 
-/// Kernels move four elements at a time.
+/// Layers move four elements at a time.
 fn aligned(argument: &'static str, pointer: sys::CUdeviceptr, dtype: DType) -> Result<()> {
-    let alignment = 4 * dtype.size() as u64;
+    aligned_to(4 * dtype.size() as u64, argument, pointer, dtype)
+}
+
+/// Fails unless the memory begins at a multiple of `alignment` bytes.
+pub(crate) fn aligned_to(
+    alignment: u64,
+    argument: &'static str,
+    pointer: sys::CUdeviceptr,
+    dtype: DType,
+) -> Result<()> {
     if pointer.is_multiple_of(alignment) {
         return Ok(());
     }

@@ -48,6 +48,7 @@ pub(crate) struct Kernels {
     pub(crate) max_shared_bytes: usize,
     pub(crate) decode: Kernel,
     pub(crate) stream: Kernel,
+    pub(crate) all_reduce: Kernel,
     /// Multiprocessors of the device.
     pub(crate) sm_count: usize,
     /// Whether the device knows programmatic dependent launches.
@@ -72,6 +73,7 @@ impl Kernels {
         }
         let decode = modules.kernel(context, "decode", "trellink_decode")?;
         let stream = modules.kernel(context, "stream", "trellink_stream")?;
+        let all_reduce = modules.kernel(context, "all_reduce", "trellink_all_reduce")?;
         let sm_count = attribute(
             context,
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
@@ -83,6 +85,7 @@ impl Kernels {
             linear,
             decode,
             stream,
+            all_reduce,
             sm_count,
             early_launches: context
                 .compute_capability()

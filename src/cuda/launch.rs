@@ -163,10 +163,7 @@ fn append(
     segment.out = output.pointer;
     segment.out_stride = layer.n() as u64;
     segment.out_dtype = dtype_code(output.dtype);
-    segment.epilogue = match epilogue {
-        Epilogue::Store => TRELLINK_EPILOGUE_STORE,
-        Epilogue::Add => TRELLINK_EPILOGUE_ADD,
-    };
+    segment.epilogue = epilogue_code(epilogue);
     params.x_stride = layer.k() as u64;
     params.k_groups = layer.k_groups();
     params.segment[params.segments as usize] = segment;
@@ -174,7 +171,14 @@ fn append(
     params.strips += layer.strips();
 }
 
-fn dtype_code(dtype: DType) -> u32 {
+pub(super) fn epilogue_code(epilogue: Epilogue) -> u32 {
+    match epilogue {
+        Epilogue::Store => TRELLINK_EPILOGUE_STORE,
+        Epilogue::Add => TRELLINK_EPILOGUE_ADD,
+    }
+}
+
+pub(super) fn dtype_code(dtype: DType) -> u32 {
     match dtype {
         DType::F16 => TRELLINK_DTYPE_F16,
         DType::Bf16 => TRELLINK_DTYPE_BF16,

@@ -2,9 +2,10 @@
 //!
 //! `driver` and `memory` wrap what the driver gives; `kernels` loads the embedded fatbins;
 //! `peer` says which devices reach each other; `rank` connects a group; `layer` holds a shard on a
-//! device; `launch` cuts a call into launches; `call` adapts cudarc's slices and streams; `decode` and `reader`
-//! are not part of any call, results and times are judged by them.
+//! device; `launch` cuts a call into launches, `all_reduce` one without a layer; `call` adapts cudarc's slices
+//! and streams; `decode` and `reader` are not part of any call, results and times are judged by them.
 
+mod all_reduce;
 mod call;
 mod decode;
 mod driver;

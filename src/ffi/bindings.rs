@@ -6,11 +6,14 @@ pub const TRELLINK_LINEAR_THREADS: u32 = 512;
 pub const TRELLINK_MAX_CTAS: u32 = 256;
 pub const TRELLINK_STREAM_THREADS: u32 = 512;
 pub const TRELLINK_STREAM_CTAS_PER_SM: u32 = 3;
+pub const TRELLINK_REDUCE_MAX_THREADS: u32 = 512;
 pub const TRELLINK_DTYPE_F16: u32 = 0;
 pub const TRELLINK_DTYPE_BF16: u32 = 1;
 pub const TRELLINK_DTYPE_F32: u32 = 2;
 pub const TRELLINK_EPILOGUE_STORE: u32 = 0;
 pub const TRELLINK_EPILOGUE_ADD: u32 = 1;
+pub const TRELLINK_REDUCE_ONE_SHOT: u32 = 0;
+pub const TRELLINK_REDUCE_TWO_SHOT: u32 = 1;
 pub const TRELLINK_STATE_OK: u32 = 0;
 pub const TRELLINK_STATE_PEER_TIMEOUT: u32 = 1;
 pub const TRELLINK_STATE_PEER_AHEAD: u32 = 2;
@@ -196,6 +199,42 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, exchange) - 64usize];
     ["Offset of field: TrellinkLinear::segment"]
         [::core::mem::offset_of!(TrellinkLinear, segment) - 176usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkAllReduce {
+    pub x: u64,
+    pub out: u64,
+    pub octets: u32,
+    pub chunks: u32,
+    pub x_dtype: u32,
+    pub out_dtype: u32,
+    pub epilogue: u32,
+    pub form: u32,
+    pub exchange: TrellinkExchange,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkAllReduce"][::core::mem::size_of::<TrellinkAllReduce>() - 152usize];
+    ["Alignment of TrellinkAllReduce"][::core::mem::align_of::<TrellinkAllReduce>() - 8usize];
+    ["Offset of field: TrellinkAllReduce::x"]
+        [::core::mem::offset_of!(TrellinkAllReduce, x) - 0usize];
+    ["Offset of field: TrellinkAllReduce::out"]
+        [::core::mem::offset_of!(TrellinkAllReduce, out) - 8usize];
+    ["Offset of field: TrellinkAllReduce::octets"]
+        [::core::mem::offset_of!(TrellinkAllReduce, octets) - 16usize];
+    ["Offset of field: TrellinkAllReduce::chunks"]
+        [::core::mem::offset_of!(TrellinkAllReduce, chunks) - 20usize];
+    ["Offset of field: TrellinkAllReduce::x_dtype"]
+        [::core::mem::offset_of!(TrellinkAllReduce, x_dtype) - 24usize];
+    ["Offset of field: TrellinkAllReduce::out_dtype"]
+        [::core::mem::offset_of!(TrellinkAllReduce, out_dtype) - 28usize];
+    ["Offset of field: TrellinkAllReduce::epilogue"]
+        [::core::mem::offset_of!(TrellinkAllReduce, epilogue) - 32usize];
+    ["Offset of field: TrellinkAllReduce::form"]
+        [::core::mem::offset_of!(TrellinkAllReduce, form) - 36usize];
+    ["Offset of field: TrellinkAllReduce::exchange"]
+        [::core::mem::offset_of!(TrellinkAllReduce, exchange) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

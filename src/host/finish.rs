@@ -50,7 +50,8 @@ pub(super) fn finish(layer: &HostLinear, place: Place, sums: &mut [f32], output:
     write(output, place.row * layer.n() + place.first_column, sums);
 }
 
-fn write(output: &mut Output<'_>, start: usize, values: &[f32]) {
+/// Applies the epilogue to finished values, rounds and stores them from element `start` on.
+pub(super) fn write(output: &mut Output<'_>, start: usize, values: &[f32]) {
     let epilogue = output.epilogue;
     let range = start..start + values.len();
     match &mut output.data {

@@ -32,9 +32,21 @@ pub(super) fn hadamard_128(values: &mut [f32; GROUP]) {
 /// # Errors
 /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input is not host memory.
 pub(super) fn prepare(input: &Input<'_>, suh: &[f32], rows: usize) -> Result<Vec<f32>> {
+    check_on_host(input)?;
     match &input.data {
         InputData::F16(x) => Ok(prepare_from(x, suh, rows)),
         InputData::Bf16(x) => Ok(prepare_from(x, suh, rows)),
+        InputData::F32(_) => unreachable!("layers refuse it"),
+        #[cfg(feature = "cuda")]
+        InputData::Device(_) => unreachable!("checked above"),
+    }
+}
+
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input is not host memory.
+pub(super) fn check_on_host(input: &Input<'_>) -> Result<()> {
+    match &input.data {
+        InputData::F16(_) | InputData::Bf16(_) | InputData::F32(_) => Ok(()),
         #[cfg(feature = "cuda")]
         InputData::Device(_) => Err(crate::Error::argument(
             "input",

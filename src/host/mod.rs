@@ -5,6 +5,7 @@
 //! `csrc/format`, everything between ranks goes through [`protocol`](crate::protocol), and a
 //! row's result depends on neither the other rows nor the number of threads.
 
+mod all_reduce;
 mod decode;
 mod failure;
 mod finish;

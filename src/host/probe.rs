@@ -26,6 +26,22 @@ unsafe extern "C" {
         source: u32,
     ) -> u64;
     safe fn trellink_probe_arena_packets(world: u32, slot_packets: u64) -> u64;
+    safe fn trellink_probe_octet_index(pieces: u32, octet: u32) -> u64;
+    safe fn trellink_probe_octet_packets(pieces: u32, octets: u32) -> u64;
+    safe fn trellink_probe_two_shot_packets(
+        world: u32,
+        octets: u32,
+        chunks: u32,
+        contribution_pieces: u32,
+        result_pieces: u32,
+    ) -> u64;
+    safe fn trellink_probe_two_shot_chunk(
+        world: u32,
+        octets: u32,
+        chunks: u32,
+        owner: u32,
+        chunk: u32,
+    ) -> u32;
 }
 
 /// [`host::decode`](super::decode) by every instruction set of this machine, with its name.
@@ -93,4 +109,24 @@ pub fn arena_slot(world: u32, slot_packets: u64, parity: u32, source: u32) -> u6
 /// `ArenaLayout::packets` of `csrc/comm/arena_layout.h`.
 pub fn arena_packets(world: u32, slot_packets: u64) -> u64 {
     trellink_probe_arena_packets(world, slot_packets)
+}
+
+/// `OctetLayout::index` of `csrc/comm/octet_layout.h`.
+pub fn octet_index(pieces: u32, octet: u32) -> u64 {
+    trellink_probe_octet_index(pieces, octet)
+}
+
+/// `OctetLayout::packets` of `csrc/comm/octet_layout.h`.
+pub fn octet_packets(pieces: u32, octets: u32) -> u64 {
+    trellink_probe_octet_packets(pieces, octets)
+}
+
+/// `TwoShotLayout::packets` of `csrc/comm/octet_layout.h`, for octets of so many pieces.
+pub fn two_shot_packets(world: u32, octets: u32, chunks: u32, pieces: [u32; 2]) -> u64 {
+    trellink_probe_two_shot_packets(world, octets, chunks, pieces[0], pieces[1])
+}
+
+/// `part(owner) + chunk(owner, chunk)` of `TwoShotLayout` of `csrc/comm/octet_layout.h`.
+pub fn two_shot_chunk(world: u32, octets: u32, chunks: u32, owner: u32, chunk: u32) -> u32 {
+    trellink_probe_two_shot_chunk(world, octets, chunks, owner, chunk)
 }

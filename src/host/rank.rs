@@ -18,14 +18,14 @@ use std::time::Duration;
 /// One rank of a group on the host.
 #[derive(Debug)]
 pub(crate) struct HostRank {
-    endpoint: Endpoint<SharedArena>,
-    group: Arc<GroupState>,
+    pub(super) endpoint: Endpoint<SharedArena>,
+    pub(super) group: Arc<GroupState>,
     kernels: &'static Kernels,
     timeout: Duration,
     /// This rank's share of the processors.
     threads: usize,
     /// The values of one exchange, kept from call to call.
-    message: Vec<f32>,
+    pub(super) message: Vec<f32>,
 }
 
 /// The ranks of a group whose devices are all the host.
@@ -132,8 +132,14 @@ impl HostRank {
                 self.endpoint.push(message.value(row, column), values);
             }
         }
+        self.collect(message.values())
+    }
+
+    /// Ends an exchange in which everything has been pushed: leaves the sums over all ranks of so many
+    /// values in `self.message`.
+    pub(super) fn collect(&mut self, values: usize) -> Result<()> {
         self.message.clear();
-        self.message.resize(message.values(), 0.0);
+        self.message.resize(values, 0.0);
         let wait = BoundedWait::new(self.timeout, self.group.abort());
         let collected = self.endpoint.collect(0, &mut self.message, &wait);
         collected.map_err(|reason| {

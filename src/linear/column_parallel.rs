@@ -1,6 +1,8 @@
 //! The column-parallel layer: N is split over the ranks; several layers over one input.
 
-use super::{check_len, check_rows, check_split, rows_in, traced, LoadOptions, Owner, Shards};
+use super::{
+    check_dtype, check_len, check_rows, check_split, rows_in, traced, LoadOptions, Owner, Shards,
+};
 use crate::call::{Input, Output, Stream};
 use crate::rank::Backend;
 use crate::weights::Linear;
@@ -96,6 +98,7 @@ impl ColumnParallel {
         self.owner.check(rank)?;
         let rows = rows_in("input", input.len(), self.k)?;
         check_rows(rows)?;
+        check_dtype(&input)?;
         if outputs.len() != self.columns.len() {
             let expected = format!("{}, one per linear", self.columns.len());
             return Err(Error::argument(

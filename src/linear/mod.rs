@@ -8,6 +8,8 @@ pub use column_parallel::ColumnParallel;
 pub use options::{Arithmetic, LoadOptions};
 pub use row_parallel::RowParallel;
 
+use crate::call::Input;
+use crate::format::DType;
 use crate::rank::Backend;
 use crate::weights::Linear;
 use crate::{Device, Error, Rank, Result, Split};
@@ -46,7 +48,7 @@ fn names<'a>(linears: &[Linear<'a>]) -> Vec<&'a str> {
 
 /// Passes a call's result on; a failure of the group leaves an event.
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
-fn traced(rank: usize, result: Result<()>) -> Result<()> {
+pub(crate) fn traced(rank: usize, result: Result<()>) -> Result<()> {
     result.inspect_err(|error| {
         use Error::{GroupFailed, PeerAhead, PeerTimeout};
         if let PeerTimeout { .. } | PeerAhead { .. } | GroupFailed { .. } = error {
@@ -138,6 +140,14 @@ fn check_len(argument: &'static str, len: usize, rows: usize, columns: usize) ->
         format!("{len} elements"),
         format!("{rows} rows of {columns}"),
     ))
+}
+
+/// Fails for an input that only an all-reduce takes.
+fn check_dtype(input: &Input<'_>) -> Result<()> {
+    match input.dtype() {
+        DType::F16 | DType::Bf16 => Ok(()),
+        DType::F32 => Err(Error::argument("input", "f32", "f16 or bf16")),
+    }
 }
 
 /// Rows of one call at most: kernels number rows and items with 32 bits.

@@ -1,6 +1,8 @@
 //! The row-parallel layer: K is split over the ranks, outputs are summed over them.
 
-use super::{check_len, check_rows, check_split, rows_in, traced, LoadOptions, Owner, Shards};
+use super::{
+    check_dtype, check_len, check_rows, check_split, rows_in, traced, LoadOptions, Owner, Shards,
+};
 use crate::call::{Input, Output, Stream};
 use crate::rank::Backend;
 use crate::weights::Linear;
@@ -107,6 +109,7 @@ impl RowParallel {
         self.owner.check(rank)?;
         let rows = rows_in("output", output.len(), self.n)?;
         check_rows(rows)?;
+        check_dtype(&input)?;
         check_len("input", input.len(), rows, self.k)?;
         let result = match (&mut rank.backend, &self.shards) {
             (Backend::Host(host), Shards::Host(shards)) => {

@@ -67,7 +67,7 @@ impl Buffer for Values {
         match self {
             Values::F16(v) => v[elements].into(),
             Values::Bf16(v) => v[elements].into(),
-            Values::F32(_) => panic!("inputs are f16 or bf16"),
+            Values::F32(v) => v[elements].into(),
         }
     }
 

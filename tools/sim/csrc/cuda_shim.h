@@ -78,6 +78,17 @@ const void* shared_of_rank(const void* shared, uint32_t rank);
 #define gridDim (::sim::place.grid_dim)
 
 inline void __syncthreads() { sim::sync_threads(); }
+inline int __syncthreads_and(int predicate) {
+  __shared__ bool all;
+  if (threadIdx.x == 0) all = true;
+  sim::sync_threads();
+  if (predicate == 0) all = false;
+  sim::sync_threads();
+  const bool result = all;
+  // Nobody begins the next vote before everyone has this one.
+  sim::sync_threads();
+  return result;
+}
 
 inline uint32_t __float_as_uint(float x) { uint32_t u; std::memcpy(&u, &x, 4); return u; }
 inline float __uint_as_float(uint32_t u) { float x; std::memcpy(&x, &u, 4); return x; }

@@ -10,6 +10,7 @@
 // code, a barrier that not all threads reach) is a bug in the kernel: the process is stopped with a
 // message. An access behind shared memory or behind a buffer ends in a segmentation fault.
 
+#include "kernels/all_reduce.cu"
 #include "kernels/decode.cu"
 #include "kernels/linear_bytes_4.cu"
 #include "kernels/linear_formed_16.cu"
@@ -315,6 +316,11 @@ extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kerne
 // Runs one launch of the decode kernel to its end.
 extern "C" void trellink_sim_decode(const TrellinkDecode* params, uint32_t grid) {
   sim::launch(grid, 1, 128, 0, [=] { trellink_decode(*params); });
+}
+
+// Runs one launch of the all-reduce kernel to its end.
+extern "C" void trellink_sim_all_reduce(const TrellinkAllReduce* params, uint32_t grid, uint32_t threads) {
+  sim::launch(grid, 1, threads, 0, [=] { trellink_all_reduce(*params); });
 }
 
 // Memory of a device: 16-byte aligned, zero, and unmapped behind its end.

@@ -127,6 +127,11 @@ impl SimRank {
         }
     }
 
+    /// Gives this rank another number of SMs than the rest of the group.
+    pub fn set_sms(&mut self, sms: usize) {
+        self.config.sms = sms;
+    }
+
     /// The epoch of the next call on a channel, and the sticky failure state (0: none).
     ///
     /// # Panics

@@ -87,10 +87,7 @@ impl SimLinear {
             codebook: codebook_code(self.codebook),
             half_bits: self.half_bits as u32,
             out_dtype: dtype_code(output.dtype),
-            epilogue: match output.epilogue {
-                Epilogue::Store => crate::bindings::TRELLINK_EPILOGUE_STORE,
-                Epilogue::Add => crate::bindings::TRELLINK_EPILOGUE_ADD,
-            },
+            epilogue: epilogue_code(output.epilogue),
         }
     }
 }
@@ -178,7 +175,14 @@ fn codebook_code(codebook: Codebook) -> u32 {
     }
 }
 
-fn dtype_code(dtype: DType) -> u32 {
+pub(crate) fn epilogue_code(epilogue: Epilogue) -> u32 {
+    match epilogue {
+        Epilogue::Store => crate::bindings::TRELLINK_EPILOGUE_STORE,
+        Epilogue::Add => crate::bindings::TRELLINK_EPILOGUE_ADD,
+    }
+}
+
+pub(crate) fn dtype_code(dtype: DType) -> u32 {
     match dtype {
         DType::F16 => crate::bindings::TRELLINK_DTYPE_F16,
         DType::Bf16 => crate::bindings::TRELLINK_DTYPE_BF16,

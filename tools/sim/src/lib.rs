@@ -5,6 +5,7 @@
 //! synchronise; it says nothing of speed, of a GPU's memory model, or of the driver's side. Slow:
 //! keep shapes small.
 
+mod all_reduce;
 #[allow(missing_docs, dead_code, clippy::all)]
 #[rustfmt::skip]
 #[path = "../../../src/ffi/bindings.rs"]
@@ -13,6 +14,7 @@ mod buffer;
 mod group;
 mod layer;
 
+pub use all_reduce::Reduction;
 pub use buffer::Buffer;
 pub use group::{Channel, SimGroup, SimRank};
 pub use layer::{decode, Call, SimLinear, SimOutput};

@@ -1,5 +1,6 @@
 //! The kernels, run on the CPU, against the reference.
 
+mod all_reduce;
 mod common;
 mod exchange;
 mod formats;

@@ -1,0 +1,285 @@
+//! Which form an all-reduce takes, how it is cut into launches, and their grids.
+//!
+//! What must stay true: form, launches and chunks follow from what all ranks know alike (length, dtypes,
+//! epilogue, world, slot), never from a rank's device; the grid alone is the rank's own business.
+
+use crate::format::DType;
+use crate::{Epilogue, ReduceForm};
+use std::ops::Range;
+
+/// Elements of an octet; `kOctet` in csrc/comm/octet_layout.h.
+pub const OCTET: usize = 8;
+/// Threads of a CTA at most; `TRELLINK_REDUCE_MAX_THREADS` in csrc/params.h.
+const MAX_THREADS: usize = 512;
+/// Enough to have a thread for each peer's flag, and four warps to hide each other's latencies.
+const MIN_THREADS: usize = 128;
+/// Octets that are interleaved; `OctetLayout::kGroup` in csrc/comm/octet_layout.h.
+const GROUP_OCTETS: usize = 16;
+/// Chunks of a part at most: about the SMs of a large device.
+const MAX_CHUNKS: usize = 128;
+/// Octets of a chunk at least, as long as there are fewer chunks than that.
+const CHUNK_OCTETS: usize = 128;
+
+/// Bytes of input, by world, above which two shots are taken. One shot moves `2 (world - 1)` times the
+/// bytes, two move `2 (world - 1) / world` times, but wait once more, which fences make about 3 µs; at
+/// 400 GB/s both then take equally long here. Not measured.
+const TWO_SHOT_BYTES: [usize; 9] = [
+    usize::MAX,
+    usize::MAX,
+    1 << 20,
+    448 << 10,
+    256 << 10,
+    192 << 10,
+    144 << 10,
+    112 << 10,
+    96 << 10,
+];
+
+/// How a whole call is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReducePlan {
+    /// One shot, or two.
+    pub two_shot: bool,
+    world: usize,
+    octets: usize,
+    octets_per_launch: usize,
+}
+
+impl ReducePlan {
+    /// The plan for `len` elements, a multiple of [`OCTET`].
+    ///
+    /// One shot also where a slot is too small for two.
+    pub fn new(
+        form: ReduceForm,
+        world: usize,
+        slot_packets: usize,
+        len: usize,
+        (input, output): (DType, DType),
+        epilogue: Epilogue,
+    ) -> Self {
+        let wanted = match form {
+            ReduceForm::Automatic => len.saturating_mul(input.size()) > TWO_SHOT_BYTES[world],
+            ReduceForm::OneShot => false,
+            ReduceForm::TwoShot => true,
+        };
+        let two_shot_octets = two_shot_octets(world, slot_packets, input, output, epilogue);
+        let two_shot = wanted && two_shot_octets > 0;
+        let capacity = if two_shot {
+            two_shot_octets
+        } else {
+            one_shot_octets(slot_packets, input)
+        };
+        let octets = len / OCTET;
+        // Launches of one length, rather than full ones and a short one that is all waiting.
+        let launches = octets.div_ceil(capacity).max(1);
+        ReducePlan {
+            two_shot,
+            world,
+            octets,
+            octets_per_launch: octets.div_ceil(launches).max(1),
+        }
+    }
+
+    /// The octets of each launch.
+    pub fn launches(&self) -> impl Iterator<Item = Range<usize>> {
+        let (end, step) = (self.octets, self.octets_per_launch);
+        (0..end)
+            .step_by(step)
+            .map(move |start| start..end.min(start + step))
+    }
+
+    /// The shape of a launch of so many octets, on a share of `sms` SMs.
+    pub fn shape(&self, octets: usize, sms: usize) -> ReduceShape {
+        let sms = sms.max(1);
+        if self.two_shot {
+            let part = octets.div_ceil(self.world);
+            let chunks = chunks(part);
+            return ReduceShape {
+                grid: chunks.min(sms) as u32,
+                threads: threads(part.div_ceil(chunks)),
+                chunks: chunks as u32,
+            };
+        }
+        let grid = octets.div_ceil(MIN_THREADS).clamp(1, sms);
+        ReduceShape {
+            grid: grid as u32,
+            threads: threads(octets.div_ceil(grid)),
+            chunks: 0,
+        }
+    }
+}
+
+/// The shape of one launch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReduceShape {
+    /// CTAs, one per SM at most: all are resident while they wait for peers.
+    pub grid: u32,
+    /// Threads of a CTA.
+    pub threads: u32,
+    /// Chunks of a part in the two-shot form: the same on all ranks, however many SMs they have.
+    pub chunks: u32,
+}
+
+/// Whole warps for so many octets.
+fn threads(octets: usize) -> u32 {
+    octets.next_multiple_of(32).clamp(MIN_THREADS, MAX_THREADS) as u32
+}
+
+fn chunks(part_octets: usize) -> usize {
+    part_octets.div_ceil(CHUNK_OCTETS).clamp(1, MAX_CHUNKS)
+}
+
+/// 16-byte pieces of an octet of elements of this size.
+fn pieces(bytes: usize) -> usize {
+    OCTET * bytes / 16
+}
+
+/// What fits the slot as packets, which carry four bytes each.
+fn one_shot_octets(slot_packets: usize, input: DType) -> usize {
+    let group_packets = GROUP_OCTETS * 2 * (2 * pieces(input.size()));
+    slot_packets / group_packets * GROUP_OCTETS
+}
+
+/// What fits the slots of all ranks as flags, contributions and results.
+fn two_shot_octets(
+    world: usize,
+    slot_packets: usize,
+    input: DType,
+    output: DType,
+    epilogue: Epilogue,
+) -> usize {
+    let result = match epilogue {
+        Epilogue::Store => output,
+        Epilogue::Add => DType::F32,
+    };
+    let group_packets = GROUP_OCTETS * 2 * (pieces(input.size()) + pieces(result.size()));
+    // A chunk has four packets of flags and, but for the last, the octets of eight groups: no more than
+    // a packet a group, and four.
+    let groups = slot_packets.saturating_sub(4) / (group_packets + 1);
+    groups * GROUP_OCTETS * world
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::probe;
+    use proptest::prelude::*;
+
+    fn plans() -> impl Strategy<Value = (ReducePlan, usize, (DType, DType), Epilogue)> {
+        let dtype = || proptest::sample::select(DType::ALL.to_vec());
+        let epilogue = proptest::sample::select(vec![Epilogue::Store, Epilogue::Add]);
+        let form = proptest::sample::select(vec![
+            ReduceForm::Automatic,
+            ReduceForm::OneShot,
+            ReduceForm::TwoShot,
+        ]);
+        let sizes = (1usize..9, 1usize..5000, 0usize..200_000);
+        (sizes, form, dtype(), dtype(), epilogue).prop_map(
+            |(sizes, form, input, output, epilogue)| {
+                let (world, slot, octets) = sizes;
+                let (slot, len, dtypes) = (128 * slot, octets * OCTET, (input, output));
+                let plan = ReducePlan::new(form, world, slot, len, dtypes, epilogue);
+                (plan, slot, dtypes, epilogue)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn launches_cover_the_tensor_and_fit_the_slot(
+            (plan, slot, (input, output), epilogue) in plans(),
+            sms in 1usize..200,
+        ) {
+            let mut next = 0;
+            for octets in plan.launches() {
+                prop_assert_eq!(octets.start, next);
+                prop_assert!(!octets.is_empty());
+                next = octets.end;
+                let count = octets.len() as u32;
+                let shape = plan.shape(octets.len(), sms);
+                prop_assert!(shape.grid >= 1 && shape.grid as usize <= sms);
+                prop_assert!(shape.threads % 32 == 0);
+                prop_assert!((MIN_THREADS..=MAX_THREADS).contains(&(shape.threads as usize)));
+                let input_pieces = pieces(input.size()) as u32;
+                let packets = if plan.two_shot {
+                    let result = if epilogue == Epilogue::Add { DType::F32 } else { output };
+                    let pieces = [input_pieces, pieces(result.size()) as u32];
+                    probe::two_shot_packets(plan.world as u32, count, shape.chunks, pieces)
+                } else {
+                    probe::octet_packets(2 * input_pieces, count)
+                };
+                prop_assert!(packets <= slot as u64, "{} packets in a slot of {}", packets, slot);
+            }
+            prop_assert_eq!(next, plan.octets);
+        }
+
+        #[test]
+        fn chunks_of_all_owners_cover_the_message_in_order(
+            world in 1u32..9, octets in 1u32..5000, chunks in 1u32..129,
+        ) {
+            let bound = |owner, chunk| probe::two_shot_chunk(world, octets, chunks, owner, chunk);
+            let mut next = 0;
+            for owner in 0..world {
+                for chunk in 0..chunks {
+                    prop_assert_eq!(bound(owner, chunk), next);
+                    next = bound(owner, chunk + 1);
+                    prop_assert!(next >= bound(owner, chunk));
+                }
+            }
+            prop_assert_eq!(next, octets);
+        }
+    }
+
+    #[test]
+    fn pieces_of_octets_share_no_packet_and_fill_their_run() {
+        for pieces in [1, 2, 4] {
+            let octets = 48;
+            let mut seen = vec![false; probe::octet_packets(pieces, octets) as usize];
+            for octet in 0..octets {
+                for piece in 0..u64::from(pieces) {
+                    let stride = 2 * GROUP_OCTETS as u64;
+                    let first = probe::octet_index(pieces, octet) + piece * stride;
+                    for packet in [first, first + 1] {
+                        assert!(!std::mem::replace(&mut seen[packet as usize], true));
+                    }
+                }
+            }
+            assert!(seen.into_iter().all(|seen| seen));
+        }
+    }
+
+    #[test]
+    fn the_smallest_slot_has_room_for_one_shot_of_every_dtype() {
+        for dtype in DType::ALL {
+            assert!(one_shot_octets(crate::format::GROUP, dtype) > 0);
+        }
+    }
+
+    #[test]
+    fn short_tensors_take_one_shot_and_long_ones_two() {
+        let two_shot = |world, bytes: usize| {
+            let dtypes = (DType::F16, DType::F16);
+            let plan = ReducePlan::new(
+                ReduceForm::Automatic,
+                world,
+                64 * 8192,
+                bytes / 2,
+                dtypes,
+                Epilogue::Store,
+            );
+            plan.two_shot
+        };
+        for world in 2..9 {
+            assert!(!two_shot(world, 64 << 10) && two_shot(world, 2 << 20));
+        }
+        assert!(!two_shot(1, 1 << 30), "there is nobody to send to");
+    }
+
+    #[test]
+    fn a_short_tensor_is_dealt_to_many_ctas() {
+        let (dtypes, store) = ((DType::F16, DType::F16), Epilogue::Store);
+        let plan = ReducePlan::new(ReduceForm::Automatic, 2, 64 * 8192, 8192, dtypes, store);
+        let shape = plan.shape(plan.launches().next().unwrap().len(), 132);
+        assert_eq!((shape.grid, shape.threads), (8, 128));
+    }
+}
