@@ -127,6 +127,7 @@
 //! show: the device, the context, and the time until the stream has run the call. The files of a
 //! [`Checkpoint`] are mapped and must not change while it lives.
 
+mod board;
 mod call;
 pub mod checkpoint;
 #[cfg(feature = "cuda")]
@@ -145,6 +146,8 @@ pub mod plan;
 pub mod protocol;
 mod rank;
 pub mod reference;
+#[doc(hidden)]
+pub mod rendezvous;
 mod split;
 mod trace;
 pub mod weights;
@@ -155,6 +158,8 @@ pub use error::{Error, Result};
 pub use group::{Device, Group, MAX_WORLD};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
 pub use rank::Rank;
+#[cfg(target_os = "linux")]
+pub use rendezvous::Rendezvous;
 pub use split::Split;
 
 /// The examples of README.md, compiled and, where they need no GPU, run.

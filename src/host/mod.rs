@@ -5,6 +5,7 @@
 //! `csrc/format`, everything between ranks goes through [`protocol`](crate::protocol), and a
 //! row's result depends on neither the other rows nor the number of threads.
 
+mod arena;
 mod decode;
 mod failure;
 mod finish;
@@ -19,4 +20,6 @@ mod tests;
 
 pub use decode::decode;
 pub(crate) use layer::HostLinear;
+#[cfg(target_os = "linux")]
+pub(crate) use rank::join_group;
 pub(crate) use rank::{build_group, HostRank};
