@@ -180,7 +180,7 @@ fn an_abort_from_another_thread_ends_the_wait() {
     let failure = std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(SHORT);
-            abort.store(true, Ordering::Relaxed);
+            abort.store(1, Ordering::Relaxed);
         });
         endpoints[0].collect(0, &mut [0.0; 2], &BoundedWait::new(LONG, &abort))
     });
