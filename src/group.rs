@@ -59,6 +59,11 @@ impl Group {
         Group::new(std::iter::repeat_n(Device::Host, world))
     }
 
+    /// The number of ranks.
+    pub fn world(&self) -> usize {
+        self.devices.len()
+    }
+
     /// Values (f32) that one rank can send in one exchange; larger outputs take several. Rounded
     /// up to a multiple of 128. Each rank's arena takes `2 · world · slot_values · 8` bytes.
     /// Default: 64 rows of 8192 columns.
