@@ -146,21 +146,26 @@ pub struct Difference {
 impl Hello {
     /// The first setting in which two ranks of one group differ.
     pub fn difference(&self, other: &Hello) -> Option<Difference> {
-        let fields: [(&'static str, fn(&Hello) -> String); 5] = [
-            ("a world of", |hello| hello.world.to_string()),
-            ("a device of kind", |hello| hello.kind.to_string()),
-            ("slot_values", |hello| hello.slot_values.to_string()),
-            ("first_epoch", |hello| hello.first_epoch.to_string()),
-            ("scrub_period", |hello| hello.scrub_period.to_string()),
-        ];
-        fields.into_iter().find_map(|(setting, value)| {
-            let (own, theirs) = (value(self), value(other));
-            (own != theirs).then_some(Difference {
+        let pairs = self.settings().into_iter().zip(other.settings());
+        let mut different = pairs.filter(|(own, theirs)| own != theirs);
+        different
+            .next()
+            .map(|((setting, own), (_, theirs))| Difference {
                 setting,
                 own,
                 theirs,
             })
-        })
+    }
+
+    /// What must be the same on all ranks, in words.
+    fn settings(&self) -> [(&'static str, String); 5] {
+        [
+            ("a world of", self.world.to_string()),
+            ("a device of kind", self.kind.to_string()),
+            ("slot_values", self.slot_values.to_string()),
+            ("first_epoch", self.first_epoch.to_string()),
+            ("scrub_period", self.scrub_period.to_string()),
+        ]
     }
 }
 

@@ -1,4 +1,4 @@
-//! Claims about ranks in processes of their own.
+//! Claims about ranks in processes of their own, on the host and on CUDA.
 //!
 //! A test starts this program again, once for each rank, with [`child::runs_if_it_is_told_to`] as the
 //! only test; what a child is to do comes in its environment, what it found goes to a file.

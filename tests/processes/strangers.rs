@@ -12,10 +12,8 @@ use trellink::rendezvous::message::{
 use trellink::{Rank, Rendezvous};
 
 fn connect(path: &Path) -> OwnedFd {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
-    let socket = socket.unwrap();
-    net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    let socket = unconnected();
+    net::connect(&socket, &address(path)).unwrap();
     socket
 }
 
@@ -73,7 +71,7 @@ fn disturbed(disturb: impl FnOnce(&Path)) {
     let ranks: Vec<Rank> = std::thread::scope(|scope| {
         let early = [0, 1].map(|rank| scope.spawn(move || join(rank)));
         let socket: PathBuf = directory.join("rank-0");
-        while !socket.exists() || net::connect(&unconnected(), &address(&socket)).is_err() {
+        while !socket.exists() || net::connect(unconnected(), &address(&socket)).is_err() {
             std::thread::sleep(Duration::from_millis(1));
         }
         disturb(&socket);
