@@ -76,9 +76,9 @@ impl RankCalls {
         row.forward(rank, lane.stream(), self.shard.input(lane), stored)?;
         let added = self.added.output(lane, Epilogue::Add);
         row.forward(rank, lane.stream(), self.shard.input(lane), added)?;
-        let columns = &mut [self.columns.output(lane, Epilogue::Store)];
+        let columns = self.columns.output(lane, Epilogue::Store);
         self.column
-            .forward(rank, lane.stream(), self.x.input(lane), columns)?;
+            .forward(rank, lane.stream(), self.x.input(lane), &mut [columns])?;
         worker.finish()
     }
 
