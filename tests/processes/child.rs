@@ -254,9 +254,9 @@ impl This {
         round();
         let before = Possessions::count();
         (0..20).for_each(|_| round());
-        let left = format!("{before:?}, then {:?}", Possessions::count());
-        let same = Possessions::count() == before;
-        self.tell("leaks", if same { "none" } else { &left });
+        let after = Possessions::count();
+        let leaks = format!("{before:?}, then {after:?}");
+        self.tell("leaks", if after == before { "none" } else { &leaks });
     }
 }
 
@@ -270,6 +270,8 @@ struct Possessions {
 
 impl Possessions {
     fn count() -> Self {
+        // The kernel lists a thread for a moment after it could be joined.
+        std::thread::sleep(Duration::from_millis(100));
         let entries = |folder| std::fs::read_dir(folder).unwrap().count();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         Possessions {
