@@ -154,12 +154,79 @@ pub enum Error {
         found: u32,
     },
 
+    /// The process of a peer has ended, or closed its connection, without dropping its rank. The
+    /// group has failed.
+    #[error(
+        "rank {rank} has lost the process of rank {peer}; \
+         the group has failed, drop it and build a new one"
+    )]
+    PeerLost {
+        /// The rank that noticed.
+        rank: usize,
+        /// The rank whose process has gone.
+        peer: usize,
+    },
+
+    /// Ranks in other processes did not come before the rendezvous's deadline.
+    #[error(
+        "rank {rank} waited {waited:?} for rank{} {} in vain; \
+         start all ranks, with the same rendezvous",
+        if missing.len() == 1 { "" } else { "s" },
+        listed(missing)
+    )]
+    RanksMissing {
+        /// The rank that waited.
+        rank: usize,
+        /// The ranks that were not there.
+        missing: Vec<usize>,
+        /// How long it waited.
+        waited: Duration,
+    },
+
+    /// Two processes want to be in one group but have built it differently.
+    #[error(
+        "rank {rank} has {setting} {own}, rank {peer} has {theirs}; \
+         all ranks must build the group alike"
+    )]
+    SettingsDiffer {
+        /// The rank that noticed.
+        rank: usize,
+        /// The rank that differs.
+        peer: usize,
+        /// In what.
+        setting: &'static str,
+        /// The value of `rank`.
+        own: String,
+        /// The value of `peer`.
+        theirs: String,
+    },
+
+    /// A rank could not join those in other processes.
+    #[error("rank {rank} could not join its group: {reason}")]
+    Rendezvous {
+        /// The rank.
+        rank: usize,
+        /// What happened.
+        reason: String,
+    },
+
     /// The group failed earlier; nothing was launched and no output was touched.
     #[error("the group has failed earlier ({reason}); drop it and build a new one")]
     GroupFailed {
         /// The first failure.
         reason: String,
     },
+}
+
+/// `1`, `1 and 2`, `1, 2 and 3`.
+fn listed(ranks: &[usize]) -> String {
+    let mut words: Vec<String> = ranks.iter().map(ToString::to_string).collect();
+    let last = words.pop().unwrap_or_default();
+    if words.is_empty() {
+        last
+    } else {
+        format!("{} and {last}", words.join(", "))
+    }
 }
 
 impl Error {

@@ -25,7 +25,7 @@ impl std::fmt::Display for Device {
 /// Ranks of a group at most.
 pub const MAX_WORLD: usize = 8;
 
-/// What [`Group::build`] needs to know; every field has a default.
+/// What [`Group::build`] and [`Group::join`] need to know; every field has a default.
 #[derive(Clone, Debug)]
 pub struct Group {
     pub(crate) devices: Vec<Device>,
@@ -57,6 +57,11 @@ impl Group {
     /// A group of `world` ranks on the host.
     pub fn on_host(world: usize) -> Self {
         Group::new(std::iter::repeat_n(Device::Host, world))
+    }
+
+    /// The number of ranks.
+    pub fn world(&self) -> usize {
+        self.devices.len()
     }
 
     /// Values (f32) that one rank can send in one exchange; larger outputs take several. Rounded
@@ -101,28 +106,137 @@ impl Group {
     /// a slot of 0 values or a scrub period that is no power of two;
     /// [`Error::CudaUnavailable`] if CUDA is asked for and there is no driver, device, kernel or
     /// the crate was built without it; [`Error::PeerAccess`]; [`Error::Cuda`].
-    pub fn build(mut self) -> Result<Vec<Rank>> {
+    pub fn build(self) -> Result<Vec<Rank>> {
         crate::trace::span!(
             info_span,
             "Group::build",
             world = self.devices.len(),
             slot_values = self.slot_values
         );
-        self.check()?;
-        self.slot_values = self.slot_values.next_multiple_of(crate::format::GROUP);
-        if self.devices.iter().all(|d| *d == Device::Host) {
-            return crate::host::build_group(&self);
+        let group = self.checked()?;
+        if group.on_the_host() {
+            return crate::host::build_group(&group);
         }
         #[cfg(feature = "cuda")]
         {
-            crate::cuda::build_group(&self)
+            crate::cuda::build_group(&group)
         }
         #[cfg(not(feature = "cuda"))]
-        Err(Error::CudaUnavailable {
-            reason: "the crate was built without the `cuda` feature; rebuild with \
-                     `--features cuda`, or use Device::Host"
-                .into(),
+        Err(without_cuda())
+    }
+
+    /// Builds one rank of a group whose ranks are in different processes: each process calls this
+    /// with a rank of its own, and it returns when all are connected. Everything afterwards is as
+    /// with [`build`](Self::build): the same layers, the same calls, the same bits.
+    ///
+    /// All processes describe the group alike: as many devices, all on CUDA or all on the host,
+    /// and the same [`slot_values`](Self::slot_values), first epoch and scrub period. Of the
+    /// devices each process uses the one of its rank; ordinals are its own, and may differ between
+    /// processes as long as each sees the devices of all.
+    /// Ranks of different processes on one GPU take turns by the driver's time slices: right, but
+    /// slow. Device and host memory belong to the process; ranks share nothing but the exchange.
+    ///
+    /// A process that ends without dropping its rank is noticed at once: waits of the others end,
+    /// also those of kernels in flight, and their calls give [`Error::PeerLost`]. A thread of each
+    /// rank sees to that; it sleeps otherwise. Dropping a rank is a farewell and no failure.
+    ///
+    /// Only on Linux.
+    ///
+    /// ```
+    /// use trellink::{Group, Rendezvous};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("trellink");
+    /// // In every process, with its own number. Here two threads stand for them.
+    /// let join = |number| Group::on_host(2).join(number, &Rendezvous::directory(&path));
+    /// std::thread::scope(|scope| {
+    ///     let other = scope.spawn(|| join(1));
+    ///     let rank = join(0)?;
+    ///     assert_eq!((rank.rank(), rank.world()), (0, 2));
+    ///     other.join().expect("no panic").map(drop)
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build);
+    /// [`Error::InvalidArgument`] for a rank beyond the devices;
+    /// [`Error::RanksMissing`] when the [rendezvous's deadline](crate::Rendezvous::timeout) has
+    /// passed, with the ranks that did not come;
+    /// [`Error::SettingsDiffer`] if two processes describe the group differently;
+    /// [`Error::PeerLost`] if a process that was there ends meanwhile;
+    /// [`Error::Rendezvous`] if another process has this rank or another rank has given up;
+    /// [`Error::Io`] and [`Error::InvalidFile`] for the rendezvous's directory. No rank of a group
+    /// is left waiting by an error of another.
+    #[cfg(target_os = "linux")]
+    pub fn join(self, rank: usize, rendezvous: &crate::Rendezvous) -> Result<Rank> {
+        crate::trace::span!(
+            info_span,
+            "Group::join",
+            rank,
+            world = self.devices.len(),
+            slot_values = self.slot_values
+        );
+        let group = self.checked()?;
+        let world = group.devices.len();
+        if rank >= world {
+            let expected = format!("a rank below {world}, one per device");
+            return Err(Error::argument("rank", rank.to_string(), expected));
+        }
+        if world == 1 {
+            return group.build().map(|mut ranks| ranks.remove(0));
+        }
+        let met = rendezvous.meet(group.hello(rank)?)?;
+        let joined = group.connect(&met.links);
+        if let Err(error) = &joined {
+            met.links.give_up(error);
+        }
+        joined
+    }
+
+    /// What `rank` says of itself to the others.
+    #[cfg(target_os = "linux")]
+    fn hello(&self, rank: usize) -> Result<crate::rendezvous::message::Hello> {
+        use crate::rendezvous::message::{DeviceKind, Hello};
+        let (kind, device) = match self.devices[rank] {
+            Device::Host => (DeviceKind::Host, [0; 16]),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(ordinal) => (DeviceKind::Cuda, crate::cuda::prepare(ordinal)?),
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(_) => return Err(without_cuda()),
+        };
+        Ok(Hello {
+            rank: rank as u8,
+            world: self.devices.len() as u8,
+            kind,
+            device,
+            slot_values: self.slot_values as u64,
+            first_epoch: self.first_epoch.get(),
+            scrub_period: self.scrub_period,
         })
+    }
+
+    /// The rank, once all have met.
+    #[cfg(target_os = "linux")]
+    fn connect(&self, links: &std::sync::Arc<crate::rendezvous::Links>) -> Result<Rank> {
+        #[cfg(feature = "cuda")]
+        if !self.on_the_host() {
+            return crate::cuda::join_group(self, links);
+        }
+        crate::host::join_group(self, links)
+    }
+
+    fn on_the_host(&self) -> bool {
+        self.devices.iter().all(|d| *d == Device::Host)
+    }
+
+    /// The same group with its slots rounded up, if it can be.
+    fn checked(mut self) -> Result<Self> {
+        self.check()?;
+        self.slot_values = self.slot_values.next_multiple_of(crate::format::GROUP);
+        Ok(self)
     }
 
     fn check(&self) -> Result<()> {
@@ -155,5 +269,14 @@ impl Group {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn without_cuda() -> Error {
+    Error::CudaUnavailable {
+        reason: "the crate was built without the `cuda` feature; rebuild with \
+                 `--features cuda`, or use Device::Host"
+            .into(),
     }
 }

@@ -7,8 +7,9 @@
 //! in the loop and no intermediate tensor. Column-parallel layers (q, k and v; gate and up) run in
 //! one launch with the same kernel, without the exchange between GPUs.
 //!
-//! Without the `cuda` feature the same API runs on the CPU, several ranks in one process included,
-//! so that a program can be written and tested on a machine without a GPU.
+//! Without the `cuda` feature the same API runs on the CPU, several ranks included, so that a program
+//! can be written and tested on a machine without a GPU. The ranks of a group are threads of one
+//! process or, on Linux, processes of one machine.
 //!
 //! # A layer on two ranks
 //!
@@ -56,6 +57,7 @@
 //! | opening a model | [`Checkpoint`], [`weights`] for weights from elsewhere |
 //! | dividing it | [`Split`] |
 //! | the ranks | [`Group`], [`Device`], [`Rank`] |
+//! | ranks in several processes | [`Group::join`], [`Rendezvous`] |
 //! | the layers | [`RowParallel`], [`ColumnParallel`], [`LoadOptions`] |
 //! | the sum of any other tensor over the ranks | [`AllReduce`] |
 //! | a call | [`Input`], [`Output`] with its [`Epilogue`], [`Stream`] |
@@ -81,13 +83,14 @@
 //! | call | |
 //! |---|---|
 //! | [`Group::build`] | once, on one thread, for all ranks |
+//! | [`Group::join`] | **collective**: instead of it, each process for its rank |
 //! | `load` | each rank for itself, at any time, on all ranks at once if you like |
 //! | [`RowParallel::forward`] | **collective**: all ranks, with the same M, in the same order |
 //! | [`AllReduce::run`], [`AllReduce::run_in_place`] | **collective**: all ranks, with the same length, dtypes and epilogue |
 //! | [`ColumnParallel::forward`], [`Rank::check`] | each rank for itself |
 //! | dropping a [`Rank`] | each for itself, but calls of the others then time out |
 //!
-//! All ranks of a group live in one process, at most [`MAX_WORLD`] of them. A rank with an empty
+//! A group has at most [`MAX_WORLD`] ranks, all on one machine. A rank with an empty
 //! shard takes part in collective calls with an empty input. A call with M = 0 exchanges nothing.
 //!
 //! # Threads, streams and graphs
@@ -118,6 +121,10 @@
 //! [`Rank::check`]: **synchronise the stream and call [`Rank::check`] before you use a result whose
 //! correctness matters to you**; outputs since the last successful check are not valid.
 //!
+//! Between processes a group also fails when one of them ends without dropping its rank: the others
+//! notice at once, their waits end, kernels in flight included, and their calls give
+//! [`Error::PeerLost`].
+//!
 //! A call that gives [`Error::InvalidArgument`] has enqueued nothing; the group goes on if all ranks
 //! got the same error.
 //!
@@ -130,6 +137,7 @@
 //! [`Checkpoint`] are mapped and must not change while it lives.
 
 mod all_reduce;
+mod board;
 mod call;
 pub mod checkpoint;
 #[cfg(feature = "cuda")]
@@ -148,6 +156,8 @@ pub mod plan;
 pub mod protocol;
 mod rank;
 pub mod reference;
+#[doc(hidden)]
+pub mod rendezvous;
 mod split;
 mod trace;
 pub mod weights;
@@ -159,6 +169,8 @@ pub use error::{Error, Result};
 pub use group::{Device, Group, MAX_WORLD};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
 pub use rank::Rank;
+#[cfg(target_os = "linux")]
+pub use rendezvous::Rendezvous;
 pub use split::Split;
 
 /// The examples of README.md, compiled and, where they need no GPU, run.

@@ -9,7 +9,9 @@ use crate::{Device, Result};
 /// from several (`Sync`).
 ///
 /// Every rank must make the same collective calls in the same order. Dropping a rank while others
-/// still call makes their calls fail with [`PeerTimeout`](crate::Error::PeerTimeout).
+/// still call makes their calls fail with [`PeerTimeout`](crate::Error::PeerTimeout). Between
+/// processes a rank should be dropped before its process ends; else the others take it for dead, and
+/// their calls fail with [`PeerLost`](crate::Error::PeerLost).
 #[derive(Debug)]
 pub struct Rank {
     pub(crate) rank: usize,
@@ -45,8 +47,9 @@ impl Rank {
     /// have already run are seen, calls still in flight are not waited for.
     ///
     /// # Errors
-    /// [`PeerTimeout`](crate::Error::PeerTimeout), [`PeerAhead`](crate::Error::PeerAhead) or
-    /// [`GroupFailed`](crate::Error::GroupFailed): the first failure. Outputs of calls since the
+    /// [`PeerTimeout`](crate::Error::PeerTimeout), [`PeerAhead`](crate::Error::PeerAhead),
+    /// [`PeerLost`](crate::Error::PeerLost) or [`GroupFailed`](crate::Error::GroupFailed): the
+    /// first failure. Outputs of calls since the
     /// last successful check are not valid.
     pub fn check(&self) -> Result<()> {
         match &self.backend {

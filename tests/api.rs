@@ -22,6 +22,8 @@ const _: () = {
     send_and_sync::<RowParallel>();
     send_and_sync::<ColumnParallel>();
     send_and_sync::<Group>();
+    #[cfg(target_os = "linux")]
+    send_and_sync::<trellink::Rendezvous>();
     send_and_sync::<Split>();
     send_and_sync::<Linear<'_>>();
     send_and_sync::<Checkpoint>();

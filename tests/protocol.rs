@@ -2,7 +2,7 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use trellink::protocol::{
     ArenaLayout, Arrival, BoundedWait, Endpoint, Epoch, Packet, PacketMemory, SharedArena,
@@ -28,7 +28,7 @@ fn group(world: usize, slot_values: usize, first_epoch: u32) -> Group {
 }
 
 fn collect(endpoint: &Endpoint<SharedArena>, out: &mut [f32]) -> Result<(), WaitFailure> {
-    let running = AtomicBool::new(false);
+    let running = AtomicU32::new(0);
     endpoint.collect(0, out, &BoundedWait::new(LONG, &running))
 }
 
@@ -138,7 +138,7 @@ fn a_stalled_peer_is_named_in_the_timeout() {
     for rank in [0, 1, 3] {
         endpoints[rank].push(0, &[1.0, 2.0]);
     }
-    let running = AtomicBool::new(false);
+    let running = AtomicU32::new(0);
     let failure = endpoints[3]
         .collect(0, &mut [0.0; 2], &BoundedWait::new(SHORT, &running))
         .unwrap_err();
@@ -163,7 +163,7 @@ fn one_missing_packet_of_many_times_out() {
     endpoints[0].push(0, &[1.0; 8]);
     endpoints[1].push(0, &[1.0; 5]);
     endpoints[1].push(6, &[1.0; 2]);
-    let running = AtomicBool::new(false);
+    let running = AtomicU32::new(0);
     let wait = BoundedWait::new(SHORT, &running);
     let missing = endpoints[0].collect(0, &mut [0.0; 8], &wait);
     assert!(matches!(
@@ -176,11 +176,11 @@ fn one_missing_packet_of_many_times_out() {
 #[test]
 fn an_abort_from_another_thread_ends_the_wait() {
     let (endpoints, _) = group(2, 2, 0);
-    let abort = AtomicBool::new(false);
+    let abort = AtomicU32::new(0);
     let failure = std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(SHORT);
-            abort.store(true, Ordering::Relaxed);
+            abort.store(1, Ordering::Relaxed);
         });
         endpoints[0].collect(0, &mut [0.0; 2], &BoundedWait::new(LONG, &abort))
     });

@@ -50,14 +50,28 @@ pub(crate) fn device_count() -> Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// The primary context of a device, current on the calling thread.
-pub(crate) fn context(ordinal: usize) -> Result<Arc<CudaContext>> {
+/// The handle of a device, without a context on it.
+pub(crate) fn device(ordinal: usize) -> Result<sys::CUdevice> {
     let count = device_count()?;
     if ordinal >= count {
         return Err(Error::CudaUnavailable {
             reason: format!("device {ordinal} was asked for, the driver shows {count}"),
         });
     }
+    cudarc::driver::result::device::get(ordinal as i32).map_err(|e| error(e, "cuDeviceGet"))
+}
+
+/// What a device is called in every process, whatever its ordinal there.
+#[cfg(target_os = "linux")]
+pub(crate) fn uuid(ordinal: usize) -> Result<[u8; 16]> {
+    let uuid = cudarc::driver::result::device::get_uuid(device(ordinal)?);
+    let uuid = uuid.map_err(|e| error(e, "cuDeviceGetUuid"))?;
+    Ok(uuid.bytes.map(|byte| byte as u8))
+}
+
+/// The primary context of a device, current on the calling thread.
+pub(crate) fn context(ordinal: usize) -> Result<Arc<CudaContext>> {
+    device(ordinal)?;
     CudaContext::new(ordinal).map_err(|e| error(e, "cuDevicePrimaryCtxRetain"))
 }
 

@@ -8,6 +8,8 @@ use cudarc::driver::sys::{self, CUdevice_attribute};
 use cudarc::driver::{CudaContext, CudaStream};
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// Plain memory of one device, for one context.
@@ -112,23 +114,88 @@ impl SymmetricBuffer {
     /// At least `bytes` of uninitialised memory on `context`'s device, readable and writable from
     /// all `devices` (which include its own).
     pub(crate) fn new(context: &Arc<CudaContext>, bytes: usize, devices: &[usize]) -> Result<Self> {
-        let supported = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED;
-        if attribute(context, supported)? == 0 {
-            return Err(Error::CudaUnavailable {
-                reason: format!(
-                    "device {} has no virtual memory management, which ranks need to share memory",
-                    context.ordinal()
-                ),
-            });
-        }
+        let handles = sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE;
+        Self::allocate(context, bytes, devices, handles)
+    }
+
+    /// The same for this device alone, to be [exported](Self::export) to other processes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn exportable(context: &Arc<CudaContext>, bytes: usize) -> Result<Self> {
+        require(
+            context,
+            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED,
+            "file descriptors of its memory, which ranks in several processes need",
+        )?;
+        Self::allocate(context, bytes, &[context.ordinal()], FILE_DESCRIPTOR)
+    }
+
+    fn allocate(
+        context: &Arc<CudaContext>,
+        bytes: usize,
+        devices: &[usize],
+        handles: sys::CUmemAllocationHandleType,
+    ) -> Result<Self> {
+        require(
+            context,
+            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
+            "virtual memory management, which ranks need to share memory",
+        )?;
         bind(context)?;
-        let properties = allocation_properties(context.ordinal());
+        let properties = allocation_properties(context.ordinal(), handles);
         let bytes = bytes.next_multiple_of(granularity(&properties)?);
 
         let mut handle = 0;
         // SAFETY: `handle` is a valid place for the result, `properties` is fully initialised.
         let status = unsafe { sys::cuMemCreate(&mut handle, bytes, &properties, 0) };
         check(status, "cuMemCreate")?;
+        Self::mapped(context, bytes, devices, handle)
+    }
+
+    /// Memory of another process, readable and writable from this context's device. It stays valid
+    /// when the process that exported it has exited.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn import(
+        context: &Arc<CudaContext>,
+        descriptor: OwnedFd,
+        bytes: usize,
+    ) -> Result<Self> {
+        bind(context)?;
+        let mut handle = 0;
+        // The driver takes the descriptor's number for the pointer, and keeps none of it.
+        let number = descriptor.as_raw_fd() as usize as *mut c_void;
+        // SAFETY: `handle` is a valid place for the result and the descriptor is open.
+        let status =
+            unsafe { sys::cuMemImportFromShareableHandle(&mut handle, number, FILE_DESCRIPTOR) };
+        check(status, "cuMemImportFromShareableHandle")?;
+        Self::mapped(context, bytes, &[context.ordinal()], handle)
+    }
+
+    /// A file descriptor that stands for this memory in other processes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn export(&self) -> Result<OwnedFd> {
+        bind(&self.context)?;
+        let mut descriptor: i32 = -1;
+        // SAFETY: the allocation was made with this handle type, for which the driver writes an int.
+        let status = unsafe {
+            sys::cuMemExportToShareableHandle(
+                std::ptr::from_mut(&mut descriptor).cast(),
+                self.handle,
+                FILE_DESCRIPTOR,
+                0,
+            )
+        };
+        check(status, "cuMemExportToShareableHandle")?;
+        // SAFETY: the driver has just opened it for the caller, who owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+
+    /// Maps an allocation of `bytes` bytes, which the result owns.
+    fn mapped(
+        context: &Arc<CudaContext>,
+        bytes: usize,
+        devices: &[usize],
+        handle: sys::CUmemGenericAllocationHandle,
+    ) -> Result<Self> {
         let mut buffer = SymmetricBuffer {
             context: context.clone(),
             pointer: 0,
@@ -139,6 +206,12 @@ impl SymmetricBuffer {
         buffer.map()?;
         buffer.allow(devices)?;
         Ok(buffer)
+    }
+
+    /// Its size, rounded up to what the device maps.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn map(&mut self) -> Result<()> {
@@ -179,6 +252,11 @@ impl SymmetricBuffer {
 
     pub(crate) fn pointer(&self) -> sys::CUdeviceptr {
         self.pointer
+    }
+
+    /// The context of the rank that made it, or has imported it.
+    pub(crate) fn context(&self) -> &Arc<CudaContext> {
+        &self.context
     }
 }
 
@@ -237,7 +315,25 @@ fn device_location(ordinal: usize) -> sys::CUmemLocation {
     }
 }
 
-fn allocation_properties(ordinal: usize) -> sys::CUmemAllocationProp {
+/// Handles of memory that other processes import.
+#[cfg(target_os = "linux")]
+const FILE_DESCRIPTOR: sys::CUmemAllocationHandleType =
+    sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+
+/// Fails unless the context's device has what this attribute stands for.
+fn require(context: &CudaContext, supported: CUdevice_attribute, what: &str) -> Result<()> {
+    if attribute(context, supported)? != 0 {
+        return Ok(());
+    }
+    Err(Error::CudaUnavailable {
+        reason: format!("device {} has no {what}", context.ordinal()),
+    })
+}
+
+fn allocation_properties(
+    ordinal: usize,
+    handles: sys::CUmemAllocationHandleType,
+) -> sys::CUmemAllocationProp {
     let mut properties = MaybeUninit::<sys::CUmemAllocationProp>::zeroed();
     let pointer = properties.as_mut_ptr();
     // SAFETY: `pointer` is valid for writes; every enum field is written, the rest is integers
@@ -245,8 +341,7 @@ fn allocation_properties(ordinal: usize) -> sys::CUmemAllocationProp {
     unsafe {
         std::ptr::addr_of_mut!((*pointer).type_)
             .write(sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED);
-        std::ptr::addr_of_mut!((*pointer).requestedHandleTypes)
-            .write(sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE);
+        std::ptr::addr_of_mut!((*pointer).requestedHandleTypes).write(handles);
         std::ptr::addr_of_mut!((*pointer).location).write(device_location(ordinal));
         properties.assume_init()
     }

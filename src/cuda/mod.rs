@@ -1,7 +1,8 @@
 //! Execution on CUDA devices, through cudarc's driver API.
 //!
 //! `driver` and `memory` wrap what the driver gives; `kernels` loads the embedded fatbins;
-//! `peer` says which devices reach each other; `rank` connects a group; `layer` holds a shard on a
+//! `peer` says which devices reach each other; `rank` connects a group, `join` one of several
+//! processes; `failure` is where kernels report; `layer` holds a shard on a
 //! device; `launch` cuts a call into launches, `all_reduce` one without a layer; `call` adapts cudarc's slices
 //! and streams; `decode` and `reader` are not part of any call, results and times are judged by them.
 
@@ -9,6 +10,9 @@ mod all_reduce;
 mod call;
 mod decode;
 mod driver;
+mod failure;
+#[cfg(target_os = "linux")]
+mod join;
 mod kernels;
 mod launch;
 mod layer;
@@ -21,6 +25,8 @@ mod reader;
 pub use call::{DeviceElement, DeviceOutputElement};
 pub(crate) use call::{DeviceInput, DeviceOutput, StreamHandle};
 pub use decode::decode;
+#[cfg(target_os = "linux")]
+pub(crate) use join::{join_group, prepare};
 pub(crate) use layer::CudaLinear;
 pub use peer::{links, Link};
 pub use probe::{devices, DeviceInfo};

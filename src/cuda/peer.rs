@@ -1,6 +1,6 @@
 //! Which devices can reach each other's memory.
 
-use super::driver::{check, context};
+use super::driver::{self, check};
 use crate::{Error, Result};
 use cudarc::driver::sys;
 
@@ -36,7 +36,7 @@ pub fn links(ordinals: &[usize]) -> Result<Vec<Link>> {
 }
 
 fn link(device: usize, peer: usize) -> Result<Link> {
-    let (from, to) = (context(device)?.cu_device(), context(peer)?.cu_device());
+    let (from, to) = (driver::device(device)?, driver::device(peer)?);
     let mut access = 0;
     // SAFETY: `access` is a valid place for the result, both handles are devices.
     let status = unsafe { sys::cuDeviceCanAccessPeer(&mut access, from, to) };
@@ -60,12 +60,25 @@ fn link(device: usize, peer: usize) -> Result<Link> {
 
 /// Fails with [`Error::PeerAccess`] at the first pair that cannot.
 pub(crate) fn require_access(ordinals: &[usize]) -> Result<()> {
-    match links(ordinals)?.into_iter().find(|link| !link.access) {
-        None => Ok(()),
-        Some(link) => Err(Error::PeerAccess {
-            device: link.device,
-            peer: link.peer,
-            reason: "cuDeviceCanAccessPeer answered no".into(),
-        }),
+    links(ordinals)?.iter().try_for_each(require)
+}
+
+/// The same for one device and the memory of others.
+#[cfg(target_os = "linux")]
+pub(crate) fn require_access_from(device: usize, peers: &[usize]) -> Result<()> {
+    let others = peers.iter().filter(|peer| **peer != device);
+    others
+        .copied()
+        .try_for_each(|peer| require(&link(device, peer)?))
+}
+
+fn require(link: &Link) -> Result<()> {
+    if link.access {
+        return Ok(());
     }
+    Err(Error::PeerAccess {
+        device: link.device,
+        peer: link.peer,
+        reason: "cuDeviceCanAccessPeer answered no".into(),
+    })
 }

@@ -5,12 +5,12 @@
 //! rank to go waits for all devices before anything is unmapped.
 
 use super::driver::{bind, context};
+use super::failure::Failures;
 use super::kernels::Kernels;
-use super::memory::{DeviceBuffer, MappedHost, SymmetricBuffer};
+use super::memory::{DeviceBuffer, SymmetricBuffer};
 use super::peer::require_access;
 use crate::ffi::{
-    TrellinkControl, TrellinkExchange, TrellinkReport, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD,
-    TRELLINK_STATE_OK, TRELLINK_STATE_PEER_AHEAD, TRELLINK_STATE_PEER_TIMEOUT,
+    TrellinkControl, TrellinkExchange, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD, TRELLINK_STATE_OK,
 };
 use crate::protocol::ArenaLayout;
 use crate::rank::Backend;
@@ -18,18 +18,15 @@ use crate::{Device, Error, Group, Rank, Result};
 use cudarc::driver::{sys, CudaContext, CudaStream};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// What all ranks of a group share.
+/// What all ranks of a group that are in this process share.
 #[derive(Debug)]
-struct Shared {
-    contexts: Vec<Arc<CudaContext>>,
+pub(super) struct Shared {
+    /// Of the ranks in this process.
+    pub(super) contexts: Vec<Arc<CudaContext>>,
     /// By rank; empty in a world of one.
-    arenas: Vec<SymmetricBuffer>,
-    /// Not 0 once any rank has failed.
-    abort: MappedHost<u32>,
-    /// By rank.
-    reports: Vec<MappedHost<TrellinkReport>>,
+    pub(super) arenas: Vec<SymmetricBuffer>,
+    pub(super) failures: Failures,
 }
 
 impl Drop for Shared {
@@ -70,6 +67,10 @@ pub(crate) struct CudaRank {
     group: Option<Channel>,
     /// Among the CTAs of this rank: column-parallel layers and worlds of one.
     local: Channel,
+    /// On the processes of the other ranks, if they have their own. Dropped last, after `shared` has
+    /// synchronised: until then it may have to end the waits of kernels.
+    #[cfg(target_os = "linux")]
+    pub(super) watch: Option<crate::rendezvous::Watch>,
 }
 
 /// Builds the CUDA ranks of a group.
@@ -90,21 +91,35 @@ pub(crate) fn build_group(group: &Group) -> Result<Vec<Rank>> {
     let mut ranks = Vec::new();
     for (rank, &ordinal) in ordinals.iter().enumerate() {
         let kernels = &kernels[&ordinal];
-        let sm_share = kernels.sm_count / ranks_on[&ordinal];
-        if sm_share == 0 {
-            let found = format!("{} ranks on device {ordinal}", ranks_on[&ordinal]);
-            let expected = format!("at most one per SM, {}", kernels.sm_count);
-            return Err(Error::argument("devices", found, expected));
-        }
-        let cuda = CudaRank::new(group, rank, shared.clone(), kernels.clone(), sm_share)?;
-        ranks.push(Rank {
-            rank,
-            world: ordinals.len(),
-            device: Device::Cuda(ordinal),
-            backend: Backend::Cuda(Box::new(cuda)),
-        });
+        let sm_share = sm_share(kernels, ordinal, ranks_on[&ordinal])?;
+        let (shared, kernels) = (shared.clone(), kernels.clone());
+        ranks.push(CudaRank::new(group, rank, shared, kernels, sm_share)?.into_rank(group));
     }
     Ok(ranks)
+}
+
+/// SMs for each of the ranks that share a device.
+pub(super) fn sm_share(kernels: &Kernels, ordinal: usize, ranks: usize) -> Result<usize> {
+    match kernels.sm_count / ranks {
+        0 => {
+            let found = format!("{ranks} ranks on device {ordinal}");
+            let expected = format!("at most one per SM, {}", kernels.sm_count);
+            Err(Error::argument("devices", found, expected))
+        }
+        share => Ok(share),
+    }
+}
+
+/// Makes an arena one in which nothing has arrived; complete when this returns.
+pub(super) fn fill_with_stale_tags(
+    group: &Group,
+    arena: &SymmetricBuffer,
+    layout: ArenaLayout,
+) -> Result<()> {
+    let stream = new_stream(arena.context())?;
+    // A packet's tag is its high word; the low one may hold anything.
+    let tag = group.first_epoch.initial_tag().get();
+    arena.fill(&stream, tag, layout.bytes() / 4)
 }
 
 fn ordinals(group: &Group) -> Result<Vec<usize>> {
@@ -125,28 +140,18 @@ impl Shared {
             contexts.push(context(ordinal)?);
         }
         let mut arenas = Vec::new();
-        let mut reports = Vec::new();
         for context in &contexts {
-            reports.push(MappedHost::new(context)?);
             if ordinals.len() > 1 {
                 let layout = ArenaLayout::new(ordinals.len(), group.slot_values)?;
                 let arena = SymmetricBuffer::new(context, layout.bytes(), devices)?;
-                let stream = new_stream(context)?;
-                // A packet's tag is its high word; the low one may hold anything.
-                arena.fill(
-                    &stream,
-                    group.first_epoch.initial_tag().get(),
-                    layout.bytes() / 4,
-                )?;
+                fill_with_stale_tags(group, &arena, layout)?;
                 arenas.push(arena);
             }
         }
-        let abort = MappedHost::new(&contexts[0])?;
         Ok(Shared {
+            failures: Failures::of_threads(&contexts)?,
             contexts,
             arenas,
-            abort,
-            reports,
         })
     }
 }
@@ -161,8 +166,8 @@ impl Channel {
     ) -> Result<Self> {
         let mut params = TrellinkExchange {
             slot_packets: group.slot_values as u64,
-            report: shared.reports[rank].device_pointer(),
-            abort: shared.abort.device_pointer(),
+            report: shared.failures.report_pointer(rank),
+            abort: shared.failures.abort_pointer(),
             world: 1,
             ..Default::default()
         };
@@ -205,7 +210,7 @@ impl Channel {
 }
 
 impl CudaRank {
-    fn new(
+    pub(super) fn new(
         group: &Group,
         rank: usize,
         shared: Arc<Shared>,
@@ -226,7 +231,18 @@ impl CudaRank {
             stream,
             rank,
             sm_share,
+            #[cfg(target_os = "linux")]
+            watch: None,
         })
+    }
+
+    pub(super) fn into_rank(self, group: &Group) -> Rank {
+        Rank {
+            rank: self.rank,
+            world: group.devices.len(),
+            device: group.devices[self.rank],
+            backend: Backend::Cuda(Box::new(self)),
+        }
     }
 
     pub(crate) fn kernels(&self) -> &Kernels {
@@ -268,15 +284,7 @@ impl CudaRank {
 
     /// The first failure of the group that has reached the host, this rank's own before others.
     pub(crate) fn check(&self) -> Result<()> {
-        let reports = &self.shared.reports;
-        let own = std::iter::once(&reports[self.rank]);
-        for report in own.chain(reports) {
-            let report = report.read();
-            if report.state != TRELLINK_STATE_OK {
-                return Err(failure(&report));
-            }
-        }
-        Ok(())
+        self.shared.failures.of_rank(self.rank).map_or(Ok(()), Err)
     }
 }
 
@@ -284,31 +292,6 @@ fn new_stream(context: &Arc<CudaContext>) -> Result<Arc<CudaStream>> {
     context
         .new_stream()
         .map_err(|e| super::driver::error(e, "cuStreamCreate"))
-}
-
-/// A kernel's report as the crate's error.
-fn failure(report: &TrellinkReport) -> Error {
-    let (rank, peer) = (report.rank as usize, report.peer as usize);
-    match report.state {
-        TRELLINK_STATE_PEER_TIMEOUT => Error::PeerTimeout {
-            rank,
-            peer,
-            epoch: report.epoch,
-            waited: Duration::from_nanos(report.waited_ns),
-        },
-        TRELLINK_STATE_PEER_AHEAD => Error::PeerAhead {
-            rank,
-            peer,
-            epoch: report.epoch,
-            found: report.found,
-        },
-        state => Error::GroupFailed {
-            reason: format!(
-                "rank {rank} stopped in state {state} at epoch {}",
-                report.epoch
-            ),
-        },
-    }
 }
 
 const _: () = assert!(crate::group::MAX_WORLD == TRELLINK_MAX_WORLD as usize);

@@ -6,6 +6,7 @@
 //! row's result depends on neither the other rows nor the number of threads.
 
 mod all_reduce;
+mod arena;
 mod decode;
 mod failure;
 mod finish;
@@ -20,4 +21,6 @@ mod tests;
 
 pub use decode::decode;
 pub(crate) use layer::HostLinear;
+#[cfg(target_os = "linux")]
+pub(crate) use rank::join_group;
 pub(crate) use rank::{build_group, HostRank};

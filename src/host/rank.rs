@@ -3,61 +3,108 @@
 //! What must stay true: in every exchange a rank pushes all its values before it collects any, also
 //! if its shard is empty, and every rank makes the same exchanges for the same call.
 
+use super::arena::HostArena;
 use super::failure::GroupState;
 use super::finish::{check_on_host, finish, Place};
 use super::kernels::Kernels;
 use super::layer::{HostLinear, Sums};
+use crate::board::Board;
 use crate::call::{Input, Output};
 use crate::format::TILE;
 use crate::protocol::{messages, ArenaLayout, BoundedWait, Endpoint, Message, SharedArena};
 use crate::rank::Backend;
+#[cfg(target_os = "linux")]
+use crate::rendezvous::{Links, SharedMemory, Watch};
 use crate::{Group, Rank, Result};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// One rank of a group on the host.
 #[derive(Debug)]
 pub(crate) struct HostRank {
-    pub(super) endpoint: Endpoint<SharedArena>,
-    pub(super) group: Arc<GroupState>,
+    pub(super) endpoint: Endpoint<HostArena>,
+    pub(super) group: GroupState,
     kernels: &'static Kernels,
     timeout: Duration,
     /// This rank's share of the processors.
     threads: usize,
     /// The values of one exchange, kept from call to call.
     pub(super) message: Vec<f32>,
+    /// On the processes of the other ranks, if they have their own.
+    #[cfg(target_os = "linux")]
+    _watch: Option<Watch>,
 }
 
 /// The ranks of a group whose devices are all the host.
 pub(crate) fn build_group(group: &Group) -> Result<Vec<Rank>> {
     let world = group.devices.len();
     let layout = ArenaLayout::new(world, group.slot_values)?;
-    let arenas: Vec<SharedArena> = (0..world)
-        .map(|_| SharedArena::new(&layout, group.first_epoch))
+    let arenas: Vec<HostArena> = (0..world)
+        .map(|_| HostArena::Threads(SharedArena::new(&layout, group.first_epoch)))
         .collect();
-    let state = Arc::new(GroupState::default());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let board = Arc::new(Board::default());
     let build = |rank| {
         let endpoint = Endpoint::new(rank, layout, arenas.clone(), group.first_epoch)?;
-        let host = HostRank {
-            endpoint: endpoint.with_scrub_period(group.scrub_period),
-            group: state.clone(),
-            kernels: Kernels::best(),
-            timeout: group.timeout,
-            threads: (processors / world).max(1),
-            message: Vec::new(),
-        };
-        Ok(Rank {
-            rank,
-            world,
-            device: group.devices[rank],
-            backend: Backend::Host(host),
-        })
+        let state = GroupState::new(rank, board.clone());
+        Ok(HostRank::new(group, endpoint, state).into_rank(group))
     };
     (0..world).map(build).collect()
 }
 
+/// The rank of this process in a group whose devices are all the host.
+#[cfg(target_os = "linux")]
+pub(crate) fn join_group(group: &Group, links: &Arc<Links>) -> Result<Rank> {
+    let (rank, world) = (links.rank(), links.world());
+    let layout = ArenaLayout::new(world, group.slot_values)?;
+    let board = links.share_board()?;
+    // Full of stale tags before anybody else sees it.
+    let (memory, handle) = SharedMemory::new("trellink-arena", layout.bytes())?;
+    let own = HostArena::fresh(memory, group.first_epoch);
+    links.share_arena(layout.bytes(), handle.as_fd())?;
+    let mut arenas = Vec::new();
+    for peer in 0..world {
+        arenas.push(if peer == rank {
+            own.clone()
+        } else {
+            let (handle, _) = links.receive_arena(peer)?;
+            HostArena::Processes(Arc::new(SharedMemory::open(handle, layout.bytes())?))
+        });
+    }
+    let endpoint = Endpoint::new(rank, layout, arenas, group.first_epoch)?;
+    let mut host = HostRank::new(group, endpoint, GroupState::new(rank, board.clone()));
+    links.ready()?;
+    host._watch = Some(Watch::start(links.clone(), board)?);
+    Ok(host.into_rank(group))
+}
+
 impl HostRank {
+    fn new(group: &Group, endpoint: Endpoint<HostArena>, state: GroupState) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let world = endpoint.layout().world();
+        HostRank {
+            endpoint: endpoint.with_scrub_period(group.scrub_period),
+            group: state,
+            kernels: Kernels::best(),
+            timeout: group.timeout,
+            threads: (processors / world).max(1),
+            message: Vec::new(),
+            #[cfg(target_os = "linux")]
+            _watch: None,
+        }
+    }
+
+    fn into_rank(self, group: &Group) -> Rank {
+        let rank = self.endpoint.rank();
+        Rank {
+            rank,
+            world: group.devices.len(),
+            device: group.devices[rank],
+            backend: Backend::Host(self),
+        }
+    }
+
     /// The first failure of the group, if there was one.
     pub(crate) fn check(&self) -> Result<()> {
         self.group.first().map_or(Ok(()), Err)
@@ -69,7 +116,7 @@ impl HostRank {
     /// # Errors
     /// [`PeerTimeout`](crate::Error::PeerTimeout) or [`PeerAhead`](crate::Error::PeerAhead) if this
     /// rank meets it, [`GroupFailed`](crate::Error::GroupFailed) if another one did or an earlier
-    /// call failed; [`InvalidArgument`](crate::Error::InvalidArgument) for device memory.
+    /// call failed, [`PeerLost`](crate::Error::PeerLost); [`InvalidArgument`](crate::Error::InvalidArgument) for device memory.
     pub(crate) fn row_parallel(
         &mut self,
         layer: &HostLinear,
@@ -142,10 +189,7 @@ impl HostRank {
         self.message.resize(values, 0.0);
         let wait = BoundedWait::new(self.timeout, self.group.abort());
         let collected = self.endpoint.collect(0, &mut self.message, &wait);
-        collected.map_err(|reason| {
-            let (rank, epoch) = (self.endpoint.rank(), self.endpoint.epoch());
-            self.group.fail(rank, epoch, reason)
-        })?;
+        collected.map_err(|reason| self.group.fail(self.endpoint.epoch(), reason))?;
         self.endpoint.advance();
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! What must stay true: every wait ends, by arrival, by the deadline or by an abort. The policy is
 //! apart from the protocol so that a model checker can bring its own, without clocks.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Why a wait ended without the packet.
@@ -31,7 +31,8 @@ pub trait Wait {
 pub struct BoundedWait<'a> {
     started: Instant,
     timeout: Duration,
-    abort: &'a AtomicBool,
+    /// Any value but 0 ends the wait: other processes and devices may write it.
+    abort: &'a AtomicU32,
 }
 
 impl<'a> BoundedWait<'a> {
@@ -41,8 +42,8 @@ impl<'a> BoundedWait<'a> {
     const SPINS: u32 = 128;
 
     /// A wait that begins now and ends after `timeout` at the latest, or soon after `abort` is
-    /// set. It bounds all waits that it is passed to together, not each on its own.
-    pub fn new(timeout: Duration, abort: &'a AtomicBool) -> Self {
+    /// other than 0. It bounds all waits that it is passed to together, not each on its own.
+    pub fn new(timeout: Duration, abort: &'a AtomicU32) -> Self {
         BoundedWait {
             started: Instant::now(),
             timeout,
@@ -57,8 +58,8 @@ impl Wait for BoundedWait<'_> {
             std::hint::spin_loop();
             return Ok(());
         }
-        // Relaxed: the flag publishes nothing but itself, and being late by a poll does no harm.
-        if self.abort.load(Ordering::Relaxed) {
+        // Relaxed: the word publishes nothing but itself, and being late by a poll does no harm.
+        if self.abort.load(Ordering::Relaxed) != 0 {
             return Err(GiveUp::Aborted);
         }
         let waited = self.started.elapsed();
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_zero_timeout_ends_after_the_spins() {
-        let abort = AtomicBool::new(false);
+        let abort = AtomicU32::new(0);
         let wait = BoundedWait::new(Duration::ZERO, &abort);
         let end = (1..).find_map(|polls| wait.pause(polls).err());
         assert!(matches!(end, Some(GiveUp::TimedOut { .. })));
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn an_abort_precedes_the_deadline() {
-        let abort = AtomicBool::new(true);
+        let abort = AtomicU32::new(1);
         let wait = BoundedWait::new(Duration::ZERO, &abort);
         let end = (1..).find_map(|polls| wait.pause(polls).err());
         assert_eq!(end, Some(GiveUp::Aborted));

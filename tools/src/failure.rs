@@ -86,10 +86,16 @@ fn status(error: &anyhow::Error) -> u8 {
                 Error::Cuda { .. }
                     | Error::PeerTimeout { .. }
                     | Error::PeerAhead { .. }
+                    | Error::PeerLost { .. }
+                    | Error::RanksMissing { .. }
+                    | Error::Rendezvous { .. }
                     | Error::GroupFailed { .. }
             )
         ) || cause.is::<crate::ranks::Stopped>()
             || cause.is::<crate::nccl::Failed>()
+            || cause
+                .downcast_ref::<crate::verify::Failed>()
+                .is_some_and(|failed| !failed.bad_input)
     });
     if at_work {
         FAILED

@@ -178,7 +178,7 @@ fn distance(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref::<trellink::Error>() {
         Some(trellink::Error::GroupFailed { .. }) => 2,
-        Some(trellink::Error::PeerTimeout { .. }) => 1,
+        Some(trellink::Error::PeerTimeout { .. } | trellink::Error::PeerLost { .. }) => 1,
         _ => 0,
     }
 }

@@ -57,6 +57,29 @@ fn every_golden_file_passes_also_where_ranks_hold_nothing() {
     }
 }
 
+/// As the JSON says it, so to the last digit.
+#[test]
+#[cfg(target_os = "linux")]
+fn ranks_in_processes_find_what_ranks_in_threads_find() {
+    let mut paths: Vec<PathBuf> = golden_files().into_iter().take(3).collect();
+    paths.push(data("models/austen-3bpw-mcg"));
+    let threads = verify(&paths, &["--world", "3", "--json"]).json(0);
+    let processes = verify(&paths, &["--world", "3", "--json", "--processes"]).json(0);
+    assert_eq!(processes, threads);
+    assert_eq!(processes["passed"], 32);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_rank_that_cannot_do_its_part_is_named_in_one_line() {
+    // As the parent starts it, but nobody answers.
+    let path = data("golden").join(GOLDEN);
+    let run = verify(&[path], &["--world", "2", "--rank", "1"]);
+    assert_eq!(run.status, 1, "{}{}", run.out, run.error);
+    assert_eq!(run.error.lines().count(), 1, "{}", run.error);
+    assert!(run.error.contains("rank 1 could not join"), "{}", run.error);
+}
+
 #[test]
 fn a_checkpoint_without_golden_tensors_passes_on_random_inputs() {
     let model = data("models/austen-3bpw-mcg");

@@ -1,4 +1,6 @@
-//! A linear's calls on all ranks: row-parallel, with and without a residual, and column-parallel.
+//! A linear's calls on one rank: row-parallel, with and without a residual, and column-parallel.
+//!
+//! They take three steps, each of which ends on all ranks before the next begins: prepare, run, read.
 
 use crate::ranks::{Crew, Worker};
 use crate::tensor::Tensor;
@@ -8,110 +10,102 @@ use std::ops::Range;
 use trellink::weights::Linear;
 use trellink::{ColumnParallel, Epilogue, RowParallel, Split};
 
-/// What the row-parallel calls left on each rank.
-pub struct RowOutputs {
-    /// Stored [M, N], by rank.
-    pub stored: Vec<Vec<f32>>,
-    /// Added to the residual [M, N], by rank.
-    pub added: Vec<Vec<f16>>,
+/// What the calls left on one rank.
+pub struct RankOutputs {
+    /// Of the row-parallel call, stored [M, N].
+    pub stored: Vec<f32>,
+    /// The same, added to the residual [M, N].
+    pub added: Vec<f16>,
+    /// Of the column-parallel call, [M, N of the rank].
+    pub columns: Vec<f32>,
 }
 
-/// One rank's row-parallel calls, ready to run.
-struct RowCalls {
-    layer: RowParallel,
-    x: Tensor<f16>,
-    stored: Tensor<f32>,
-    added: Tensor<f16>,
-}
-
-/// Runs `linear` with K split evenly over the ranks, once storing and once adding to `residual`.
-pub fn row_parallel(
+/// Runs `linear` on ranks of this process, split evenly over the ranks of their group.
+pub fn run(
     crew: &mut Crew,
     linear: &Linear<'_>,
     x: &[f16],
     residual: &[f16],
-) -> Result<RowOutputs> {
-    let split = Split::even(linear.k(), crew.len())?;
-    let mut calls = crew.each(|at, worker| {
-        let lane = &worker.lane;
-        Ok(RowCalls {
-            layer: RowParallel::load(&worker.rank, linear, &split)?,
-            x: Tensor::new(lane, columns(x, linear.k(), split.range(at)))?,
+) -> Result<Vec<RankOutputs>> {
+    let mut calls = crew.each(|_, worker| RankCalls::prepare(worker, linear, x, residual))?;
+    crew.each_with(&mut calls, |_, worker, calls| calls.run(worker))?;
+    crew.each_with(&mut calls, |_, worker, calls| calls.outputs(worker))
+}
+
+/// One rank's calls, ready to run.
+pub struct RankCalls {
+    row: RowParallel,
+    shard: Tensor<f16>,
+    stored: Tensor<f32>,
+    added: Tensor<f16>,
+    column: ColumnParallel,
+    x: Tensor<f16>,
+    columns: Tensor<f32>,
+}
+
+impl RankCalls {
+    /// Loads the layers and makes their inputs and outputs.
+    pub fn prepare(
+        worker: &Worker,
+        linear: &Linear<'_>,
+        x: &[f16],
+        residual: &[f16],
+    ) -> Result<Self> {
+        let Worker { rank, lane } = worker;
+        let rows = x.len() / linear.k();
+        let k_split = Split::even(linear.k(), rank.world())?;
+        let n_split = Split::even(linear.n(), rank.world())?;
+        let own_n = n_split.range(rank.rank()).len();
+        let shard = columns(x, linear.k(), k_split.range(rank.rank()));
+        Ok(RankCalls {
+            row: RowParallel::load(rank, linear, &k_split)?,
+            shard: Tensor::new(lane, shard)?,
             stored: Tensor::new(lane, vec![f32::NAN; residual.len()])?,
             added: Tensor::new(lane, residual.to_vec())?,
+            column: ColumnParallel::load(rank, &[(linear, &n_split)])?,
+            x: Tensor::new(lane, x.to_vec())?,
+            columns: Tensor::new(lane, vec![f32::NAN; rows * own_n])?,
         })
-    })?;
-    crew.each_with(&mut calls, |_, worker, calls| calls.run(worker))?;
-    let values = crew.each_with(&mut calls, |_, worker, calls| calls.values(worker))?;
-    let (stored, added) = values.into_iter().unzip();
-    Ok(RowOutputs { stored, added })
-}
+    }
 
-impl RowCalls {
-    fn run(&mut self, worker: &mut Worker) -> Result<()> {
+    /// Makes the calls and waits for them.
+    pub fn run(&mut self, worker: &mut Worker) -> Result<()> {
         let Worker { rank, lane } = worker;
+        let row = &self.row;
         let stored = self.stored.output(lane, Epilogue::Store);
-        self.layer
-            .forward(rank, lane.stream(), self.x.input(lane), stored)?;
+        row.forward(rank, lane.stream(), self.shard.input(lane), stored)?;
         let added = self.added.output(lane, Epilogue::Add);
-        self.layer
-            .forward(rank, lane.stream(), self.x.input(lane), added)?;
+        row.forward(rank, lane.stream(), self.shard.input(lane), added)?;
+        let columns = self.columns.output(lane, Epilogue::Store);
+        self.column
+            .forward(rank, lane.stream(), self.x.input(lane), &mut [columns])?;
         worker.finish()
     }
 
-    fn values(&self, worker: &Worker) -> Result<(Vec<f32>, Vec<f16>)> {
+    /// What they left.
+    pub fn outputs(&self, worker: &Worker) -> Result<RankOutputs> {
         let lane = &worker.lane;
-        Ok((self.stored.values(lane)?, self.added.values(lane)?))
-    }
-}
-
-/// One rank's column-parallel call, ready to run.
-struct ColumnCall {
-    layer: ColumnParallel,
-    x: Tensor<f16>,
-    y: Tensor<f32>,
-}
-
-/// Runs `linear` with N split evenly over the ranks; the whole output [M, N].
-pub fn column_parallel(crew: &mut Crew, linear: &Linear<'_>, x: &[f16]) -> Result<Vec<f32>> {
-    let rows = x.len() / linear.k();
-    let split = Split::even(linear.n(), crew.len())?;
-    let mut calls = crew.each(|at, worker| {
-        let y = vec![f32::NAN; rows * split.range(at).len()];
-        Ok(ColumnCall {
-            layer: ColumnParallel::load(&worker.rank, &[(linear, &split)])?,
-            x: Tensor::new(&worker.lane, x.to_vec())?,
-            y: Tensor::new(&worker.lane, y)?,
+        Ok(RankOutputs {
+            stored: self.stored.values(lane)?,
+            added: self.added.values(lane)?,
+            columns: self.columns.values(lane)?,
         })
-    })?;
-    crew.each_with(&mut calls, |_, worker, call| call.run(worker))?;
-    let parts = crew.each_with(&mut calls, |_, worker, call| call.y.values(&worker.lane))?;
-    Ok(join_columns(&parts, &split))
-}
-
-impl ColumnCall {
-    fn run(&mut self, worker: &mut Worker) -> Result<()> {
-        let Worker { rank, lane } = worker;
-        let output = self.y.output(lane, Epilogue::Store);
-        self.layer
-            .forward(rank, lane.stream(), self.x.input(lane), &mut [output])?;
-        worker.finish()
     }
 }
 
-/// The ranks' columns beside one another: [M, N] of parts [M, N of the rank].
-fn join_columns(parts: &[Vec<f32>], split: &Split) -> Vec<f32> {
-    let n = split.channels();
-    let values: usize = parts.iter().map(Vec::len).sum();
+/// The ranks' columns beside one another, [M, N].
+pub fn join_columns(ranks: &[RankOutputs], n: usize) -> Result<Vec<f32>> {
+    let split = Split::even(n, ranks.len())?;
+    let values: usize = ranks.iter().map(|rank| rank.columns.len()).sum();
     let mut whole = vec![f32::NAN; values];
-    for (part, range) in parts.iter().zip(split.iter()) {
+    for (rank, range) in ranks.iter().zip(split.iter()) {
         // A rank without columns has no rows to be cut into either.
-        let rows = part.chunks_exact(range.len().max(1));
+        let rows = rank.columns.chunks_exact(range.len().max(1));
         for (part, whole) in rows.zip(whole.chunks_exact_mut(n)) {
             whole[range.clone()].copy_from_slice(part);
         }
     }
-    whole
+    Ok(whole)
 }
 
 /// Some columns of `x` [M, k].

@@ -1,6 +1,6 @@
 //! The comparisons: what the device computed against the reference and the file.
 
-use super::calls::RowOutputs;
+use super::calls::{join_columns, RankOutputs};
 use super::golden::Golden;
 use crate::device::Place;
 use anyhow::Result;
@@ -85,37 +85,37 @@ pub fn outputs(
     x: &[f16],
     residual: &[f16],
     golden: &Golden,
-    row: &RowOutputs,
-    column: &[f32],
-) -> Outputs {
+    ranks: &[RankOutputs],
+) -> Result<Outputs> {
+    let column = &join_columns(ranks, linear.n())?;
     let x: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
     let reference = ReferenceLinear::new(linear).forward(&x, x.len() / linear.k());
     let y = golden.y.as_ref();
-    let stored = &row.stored[0];
-    Outputs {
+    let stored = &ranks[0].stored;
+    Ok(Outputs {
         row_error: error(stored, &reference),
         row_error_from_file: y.map(|y| error(stored, y)),
         column_error: error(column, &reference),
         column_error_from_file: y.map(|y| error(column, y)),
-        ranks_agree: ranks_agree(row),
-        residual_mismatches: mismatches(&row.added[0], &added(stored, residual)),
-    }
+        ranks_agree: ranks_agree(ranks),
+        residual_mismatches: mismatches(&ranks[0].added, &added(stored, residual)),
+    })
 }
 
 fn error(found: &[f32], expected: &[f64]) -> f64 {
     relative_error(found.iter().map(|&value| value.into()), expected)
 }
 
-fn ranks_agree(row: &RowOutputs) -> bool {
-    let stored = |values: &Vec<f32>| -> Vec<u32> { values.iter().map(|v| v.to_bits()).collect() };
-    let added = |values: &Vec<f16>| -> Vec<u16> { values.iter().map(|v| v.to_bits()).collect() };
-    row.stored
+fn ranks_agree(ranks: &[RankOutputs]) -> bool {
+    let bits = |rank: &RankOutputs| -> (Vec<u32>, Vec<u16>) {
+        (
+            rank.stored.iter().map(|v| v.to_bits()).collect(),
+            rank.added.iter().map(|v| v.to_bits()).collect(),
+        )
+    };
+    ranks
         .windows(2)
-        .all(|pair| stored(&pair[0]) == stored(&pair[1]))
-        && row
-            .added
-            .windows(2)
-            .all(|pair| added(&pair[0]) == added(&pair[1]))
+        .all(|pair| bits(&pair[0]) == bits(&pair[1]))
 }
 
 /// What the residual epilogue promises: the sum in f32, rounded once.
@@ -210,15 +210,20 @@ mod tests {
 
     #[test]
     fn one_rank_with_other_bits_is_seen() {
-        let same = || vec![vec![1.0, -0.0]; 3];
-        let added = || vec![vec![f16::ONE]; 3];
-        let agree = |stored, added| ranks_agree(&RowOutputs { stored, added });
-        assert!(agree(same(), added()));
+        let same = || -> Vec<RankOutputs> {
+            let rank = |_| RankOutputs {
+                stored: vec![1.0, -0.0],
+                added: vec![f16::ONE],
+                columns: Vec::new(),
+            };
+            (0..3).map(rank).collect()
+        };
+        assert!(ranks_agree(&same()));
         let mut other = same();
-        other[2][1] = 0.0;
-        assert!(!agree(other, added()));
-        let mut other = added();
-        other[1][0] = f16::NEG_ONE;
-        assert!(!agree(same(), other));
+        other[2].stored[1] = 0.0;
+        assert!(!ranks_agree(&other));
+        let mut other = same();
+        other[1].added[0] = f16::NEG_ONE;
+        assert!(!ranks_agree(&other));
     }
 }
