@@ -120,10 +120,8 @@ typedef struct TrellinkLinear {
    * both multiples of 8. */
   uint32_t first_strip;
   uint32_t strips;
-  /* CTAs of a cluster, which share K; 1 without clusters. */
-  uint32_t k_splits;
-  /* Every cluster gets `units` times what its warps keep together of the strips, the first `more_units`
-   * clusters one more. */
+  /* Every CTA gets `units` times what its warps keep together of the strips, the first `more_units` CTAs one
+   * more. */
   uint32_t units;
   uint32_t more_units;
   /* Bytes of dynamic shared memory of the launch, and those of them for each warp's weights and sums. */

@@ -162,11 +162,9 @@ pub struct Machine {
 pub struct LaunchShape {
     /// CTAs.
     pub grid: u32,
-    /// CTAs of a cluster, which share K.
-    pub k_splits: u32,
-    /// Runs of strips that warps keep together, for every cluster.
+    /// Runs of strips that warps keep together, for every CTA.
     pub units: u32,
-    /// Clusters that have one more.
+    /// CTAs that have one more.
     pub more_units: u32,
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
@@ -193,7 +191,6 @@ impl LaunchShape {
         let grid = units.div_ceil(units_per_cta).max(1);
         LaunchShape {
             grid: grid as u32,
-            k_splits: 1,
             units: (units / grid) as u32,
             more_units: (units % grid) as u32,
             shared_bytes: shared_bytes as u32,

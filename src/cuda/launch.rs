@@ -129,7 +129,6 @@ impl CudaRank {
             max_shared_bytes: kernels.max_shared_bytes,
         };
         let shape = LaunchShape::new(kernel, &work, machine);
-        params.k_splits = shape.k_splits;
         params.units = shape.units;
         params.more_units = shape.more_units;
         params.shared_bytes = shape.shared_bytes;

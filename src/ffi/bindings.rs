@@ -155,7 +155,6 @@ pub struct TrellinkLinear {
     pub segments: u32,
     pub first_strip: u32,
     pub strips: u32,
-    pub k_splits: u32,
     pub units: u32,
     pub more_units: u32,
     pub shared_bytes: u32,
@@ -183,18 +182,16 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, first_strip) - 32usize];
     ["Offset of field: TrellinkLinear::strips"]
         [::core::mem::offset_of!(TrellinkLinear, strips) - 36usize];
-    ["Offset of field: TrellinkLinear::k_splits"]
-        [::core::mem::offset_of!(TrellinkLinear, k_splits) - 40usize];
     ["Offset of field: TrellinkLinear::units"]
-        [::core::mem::offset_of!(TrellinkLinear, units) - 44usize];
+        [::core::mem::offset_of!(TrellinkLinear, units) - 40usize];
     ["Offset of field: TrellinkLinear::more_units"]
-        [::core::mem::offset_of!(TrellinkLinear, more_units) - 48usize];
+        [::core::mem::offset_of!(TrellinkLinear, more_units) - 44usize];
     ["Offset of field: TrellinkLinear::shared_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 52usize];
+        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 48usize];
     ["Offset of field: TrellinkLinear::warp_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 56usize];
+        [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 52usize];
     ["Offset of field: TrellinkLinear::chunk_groups"]
-        [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 60usize];
+        [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 56usize];
     ["Offset of field: TrellinkLinear::exchange"]
         [::core::mem::offset_of!(TrellinkLinear, exchange) - 64usize];
     ["Offset of field: TrellinkLinear::segment"]

@@ -63,10 +63,6 @@ struct Copy {
 };
 void start_copy(const Copy& copy);
 void finish_copies(const uint32_t* counter);
-// The CTA's cluster.
-uint32_t cluster_rank();
-void cluster_sync();
-const void* shared_of_rank(const void* shared, uint32_t rank);
 // Ends the process with a message: the kernel did what it must never do.
 [[noreturn]] void fail(const char* what);
 

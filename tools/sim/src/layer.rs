@@ -137,7 +137,6 @@ impl SimRank {
                 max_shared_bytes: self.config.max_shared_bytes,
             };
             let shape = LaunchShape::new(kernel, &work, machine);
-            params.k_splits = shape.k_splits;
             params.units = shape.units;
             params.more_units = shape.more_units;
             params.shared_bytes = shape.shared_bytes;

@@ -213,10 +213,6 @@ inline uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x)
 inline void grid_dependency_wait() {}
 inline void launch_dependents() { sim::hold_up(); }
 
-inline uint32_t cluster_rank() { return sim::cluster_rank(); }
-inline void cluster_sync() { sim::cluster_sync(); }
-inline const void* shared_of_rank(const void* shared, uint32_t rank) { return sim::shared_of_rank(shared, rank); }
-
 inline void fence_sys() { std::atomic_thread_fence(std::memory_order_acq_rel); }
 
 inline unsigned char* dynamic_shared() { return sim::dynamic_shared(); }
