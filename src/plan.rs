@@ -25,8 +25,8 @@ const SUM_STRIDE: usize = 20;
 pub enum LinearKernel {
     /// mul1 as byte sums, 4 tokens a pass.
     Bytes4,
-    /// 3inst and mcg as two halves, 8 tokens a pass.
-    Halves8,
+    /// 3inst and mcg as two halves, 4 tokens a pass.
+    Halves4,
     /// Every codebook as formed fp16 weights, 8 tokens a pass.
     Formed8,
     /// Every codebook as formed fp16 weights, 16 tokens a pass.
@@ -39,7 +39,7 @@ impl LinearKernel {
     /// All kernels.
     pub const ALL: [LinearKernel; 5] = [
         LinearKernel::Bytes4,
-        LinearKernel::Halves8,
+        LinearKernel::Halves4,
         LinearKernel::Formed8,
         LinearKernel::Formed16,
         LinearKernel::Formed32,
@@ -63,7 +63,7 @@ impl LinearKernel {
         }
         match (arithmetic, mul1, halves) {
             (Arithmetic::Fastest, true, false) if rows <= 4 => LinearKernel::Bytes4,
-            (Arithmetic::Fastest, false, true) if rows <= 8 => LinearKernel::Halves8,
+            (Arithmetic::Fastest, false, true) if rows <= 4 => LinearKernel::Halves4,
             _ if rows <= 8 => LinearKernel::Formed8,
             _ if rows <= 16 => LinearKernel::Formed16,
             _ => LinearKernel::Formed32,
@@ -74,7 +74,7 @@ impl LinearKernel {
     pub fn name(self) -> &'static str {
         match self {
             LinearKernel::Bytes4 => "linear_bytes_4",
-            LinearKernel::Halves8 => "linear_halves_8",
+            LinearKernel::Halves4 => "linear_halves_4",
             LinearKernel::Formed8 => "linear_formed_8",
             LinearKernel::Formed16 => "linear_formed_16",
             LinearKernel::Formed32 => "linear_formed_32",
@@ -85,7 +85,7 @@ impl LinearKernel {
     fn needs(self) -> Needs {
         let (tokens, strips, paired_half_bits, token_group_bytes, scale_bytes) = match self {
             LinearKernel::Bytes4 => (4, 2, 8, 2 * (GROUP * 4 + 64), 16),
-            LinearKernel::Halves8 => (8, 2, 8, GROUP * 4 + 64, 4),
+            LinearKernel::Halves4 => (4, 2, 8, 2 * (GROUP * 4 + 64), 4),
             LinearKernel::Formed8 => (8, 1, 0, GROUP * 2 + 32, 4),
             LinearKernel::Formed16 => (16, 1, 0, GROUP * 2 + 32, 4),
             LinearKernel::Formed32 => (32, 1, 0, GROUP * 2 + 32, 4),

@@ -13,15 +13,14 @@
 // f32 is the centred sum: it fits 32 bits (|b - 510.27| <= 510.27, 128 inputs of at most 32639).
 #pragma once
 
+#include "linear/column_pairs.cuh"
 #include "linear/decode.cuh"
-#include "linear/input.cuh"
 #include "linear/shared_layout.cuh"
 
 namespace trellink {
 
-struct Bytes {
+struct Bytes : ColumnPairs {
   using Codebooks = Dispatch<Codebook::kMul1>;
-  static constexpr int kTokens = kMmaColumns / 2;
   // Two strips of more words would not leave enough registers.
   static constexpr int kStrips = 2;
   static constexpr int kPairedHalfBits = 8;
@@ -33,9 +32,6 @@ struct Bytes {
     int32_t start_high, start_low;  // of the accumulators
   };
   using Shared = SharedLayout<Bytes>;
-  struct Accumulator {
-    float v[2] = {};
-  };
 
   // Keeps the rounded high byte within -128 .. 127.
   static constexpr float kGreatest = 32639.0f;
@@ -98,13 +94,6 @@ struct Bytes {
         acc[s].v[i] = __fmaf_rn(scale.scale, __int2float_rn(sum), acc[s].v[i]);
       }
     }
-  }
-
-  static __device__ __forceinline__ void store_sums(const Shared& shared, uint32_t strip, uint32_t lane,
-                                                    const Accumulator& acc) {
-    const uint32_t warp = ptx::warp_index();
-#pragma unroll
-    for (int i = 0; i < 2; ++i) *shared.sum(warp, strip, lane % kQuads, lane / kQuads + i * 8) = acc.v[i];
   }
 
  private:
