@@ -25,8 +25,8 @@ const SUM_STRIDE: usize = 20;
 pub enum LinearKernel {
     /// mul1 as byte sums, 4 tokens a pass.
     Bytes4,
-    /// 3inst and mcg as two halves, 4 tokens a pass.
-    Halves4,
+    /// Every codebook as formed fp16 weights and inputs in two columns, 4 tokens a pass.
+    Formed4,
     /// Every codebook as formed fp16 weights, 8 tokens a pass.
     Formed8,
     /// Every codebook as formed fp16 weights, 16 tokens a pass.
@@ -39,7 +39,7 @@ impl LinearKernel {
     /// All kernels.
     pub const ALL: [LinearKernel; 5] = [
         LinearKernel::Bytes4,
-        LinearKernel::Halves4,
+        LinearKernel::Formed4,
         LinearKernel::Formed8,
         LinearKernel::Formed16,
         LinearKernel::Formed32,
@@ -53,17 +53,12 @@ impl LinearKernel {
         rows: usize,
         codebooks: impl IntoIterator<Item = Codebook>,
     ) -> Self {
-        let (mut mul1, mut halves) = (false, false);
-        for codebook in codebooks {
-            *(if codebook == Codebook::Mul1 {
-                &mut mul1
-            } else {
-                &mut halves
-            }) = true;
-        }
-        match (arithmetic, mul1, halves) {
-            (Arithmetic::Fastest, true, false) if rows <= 4 => LinearKernel::Bytes4,
-            (Arithmetic::Fastest, false, true) if rows <= 4 => LinearKernel::Halves4,
+        let mul1_only = codebooks
+            .into_iter()
+            .all(|codebook| codebook == Codebook::Mul1);
+        match arithmetic {
+            Arithmetic::Fastest if rows <= 4 && mul1_only => LinearKernel::Bytes4,
+            Arithmetic::Fastest if rows <= 4 => LinearKernel::Formed4,
             _ if rows <= 8 => LinearKernel::Formed8,
             _ if rows <= 16 => LinearKernel::Formed16,
             _ => LinearKernel::Formed32,
@@ -74,18 +69,18 @@ impl LinearKernel {
     pub fn name(self) -> &'static str {
         match self {
             LinearKernel::Bytes4 => "linear_bytes_4",
-            LinearKernel::Halves4 => "linear_halves_4",
+            LinearKernel::Formed4 => "linear_formed_4",
             LinearKernel::Formed8 => "linear_formed_8",
             LinearKernel::Formed16 => "linear_formed_16",
             LinearKernel::Formed32 => "linear_formed_32",
         }
     }
 
-    /// What its arithmetic needs; the constants of csrc/linear/{bytes,halves,formed}.cuh.
+    /// What its arithmetic needs; the constants of csrc/linear/{bytes,formed,formed_pairs}.cuh.
     fn needs(self) -> Needs {
         let (tokens, strips, paired_half_bits, token_group_bytes, scale_bytes) = match self {
             LinearKernel::Bytes4 => (4, 2, 8, 2 * (GROUP * 4 + 64), 16),
-            LinearKernel::Halves4 => (4, 2, 8, 2 * (GROUP * 4 + 64), 4),
+            LinearKernel::Formed4 => (4, 1, 0, 2 * (GROUP * 2 + 32), 4),
             LinearKernel::Formed8 => (8, 1, 0, GROUP * 2 + 32, 4),
             LinearKernel::Formed16 => (16, 1, 0, GROUP * 2 + 32, 4),
             LinearKernel::Formed32 => (32, 1, 0, GROUP * 2 + 32, 4),
@@ -293,6 +288,6 @@ mod tests {
     fn a_launch_of_both_families_takes_the_kernel_that_serves_both() {
         let both = [Codebook::Mul1, Codebook::Mcg];
         let chosen = LinearKernel::choose(Arithmetic::Fastest, 1, both);
-        assert_eq!(chosen, LinearKernel::Formed8);
+        assert_eq!(chosen, LinearKernel::Formed4);
     }
 }

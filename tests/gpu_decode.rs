@@ -44,11 +44,6 @@ fn random_words_decode_as_the_reference_does_whole_and_as_shards_on_cuda() {
         return;
     };
     let _watchdog = Watchdog::new("random words", Duration::from_secs(120));
-    // A context that nobody holds is made anew for every decode, which takes longer than all else here.
-    let _contexts: Vec<_> = ordinals()
-        .into_iter()
-        .map(|ordinal| cudarc::driver::CudaContext::new(ordinal).unwrap())
-        .collect();
     let seed = Seed::new(0xdec0);
     for (i, format) in formats().into_iter().enumerate() {
         let mut rng = seed.rng(i as u64);

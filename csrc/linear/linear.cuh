@@ -4,7 +4,7 @@
 // rank's shard, its warps share K. So a partial sum leaves the CTA once, and the sum over ranks
 // and the gathering of a 128-column group for the output transform are the same exchange.
 //
-// An arithmetic (formed.cuh, halves.cuh, bytes.cuh) says how weights and inputs meet:
+// An arithmetic (formed.cuh, formed_pairs.cuh, bytes.cuh) says how weights and inputs meet:
 //   Codebooks            the ones it serves
 //   kTokens              tokens of a pass
 //   kStrips              strips that a warp takes at once at up to kPairedHalfBits; beyond, one
@@ -19,7 +19,7 @@
 #include "linear/cut.cuh"
 #include "linear/finish.cuh"
 #include "linear/formed.cuh"
-#include "linear/halves.cuh"
+#include "linear/formed_pairs.cuh"
 #include "linear/input.cuh"
 #include "linear/strip_gemm.cuh"
 #include "linear/weight_stream.cuh"

@@ -7,11 +7,11 @@ pub enum Arithmetic {
     /// The fastest for each range of M. A row's bits may differ between calls whose M lie in
     /// different ranges, never with the contents or order of the other rows.
     ///
-    /// On a GPU the ranges end at M = 4 and 8 (mul1), or at 8 and 16 (3inst, mcg). Within these what
-    /// the codebook makes of a state is multiplied as it is, without the format's rounding of the
-    /// weight to fp16 (a relative 2^-12); above, weights are formed in fp16, bit for bit the
-    /// format's. A column-parallel call that mixes mul1 with another codebook always forms
-    /// weights. The host has one arithmetic.
+    /// On a GPU the range ends at M = 4. Up to there an input counts with 16 bits (mul1) or with two fp16
+    /// (3inst, mcg; and mul1 in a column-parallel call beside them); above, it is rounded to one fp16
+    /// (a relative error of about 2e-4 of the output). Up to there mul1 is multiplied without the format's
+    /// rounding of its weights to fp16, which is of the same size; all other weights are bit for bit the
+    /// format's. The host has one arithmetic.
     #[default]
     Fastest,
     /// One arithmetic for every M, that of formed weights: a row's bits are the same whether it is

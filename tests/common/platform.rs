@@ -71,8 +71,10 @@ impl Platform {
             .map(|device| format!("{} (cuda:{})", device.name, device.ordinal))
             .collect();
         super::say!("{test}: on {}", names.join(", "));
+        let ordinals: Vec<usize> = devices.iter().map(|device| device.ordinal).collect();
+        keep_contexts(&ordinals);
         Some(Platform {
-            ordinals: devices.iter().map(|device| device.ordinal).collect(),
+            ordinals,
             _exclusive: Some(exclusive),
         })
     }
@@ -121,4 +123,15 @@ impl Platform {
             device => panic!("no memory on {device} without the `cuda` feature"),
         }
     }
+}
+
+/// Holds the devices' contexts until the program ends. One that nobody holds is made anew for every group,
+/// which takes longer than the tests.
+#[cfg(feature = "cuda")]
+fn keep_contexts(ordinals: &[usize]) {
+    use cudarc::driver::CudaContext;
+    use std::sync::{Arc, OnceLock};
+    static CONTEXTS: OnceLock<Vec<Arc<CudaContext>>> = OnceLock::new();
+    let context = |&ordinal| CudaContext::new(ordinal).expect("a device that was found");
+    CONTEXTS.get_or_init(|| ordinals.iter().map(context).collect());
 }

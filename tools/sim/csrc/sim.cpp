@@ -16,7 +16,7 @@
 #include "kernels/linear_formed_16.cu"
 #include "kernels/linear_formed_32.cu"
 #include "kernels/linear_formed_8.cu"
-#include "kernels/linear_halves_4.cu"
+#include "kernels/linear_formed_4.cu"
 
 #include <sched.h>
 #include <setjmp.h>
@@ -273,7 +273,7 @@ void finish_copies(const uint32_t* counter) { Cta::running->finish_copies(counte
 // Runs one launch of a linear kernel, by its number in src/plan.rs, to its end.
 extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, uint32_t grid) {
   static constexpr void (*kKernels[])(const TrellinkLinear) = {
-      trellink_linear_bytes_4, trellink_linear_halves_4, trellink_linear_formed_8, trellink_linear_formed_16,
+      trellink_linear_bytes_4, trellink_linear_formed_4, trellink_linear_formed_8, trellink_linear_formed_16,
       trellink_linear_formed_32};
   sim::launch(grid, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { kKernels[kernel](*params); });
 }

@@ -217,9 +217,9 @@ pub(crate) fn assert_right(what: &str, linears: &[Linear<'_>], x: &[f16], got: &
 /// One call for each kernel: a codebook, an arithmetic and a number of rows.
 pub(crate) const EVERY_KERNEL: [(Codebook, Arithmetic, usize); 7] = [
     (Codebook::Mul1, Arithmetic::Fastest, 3),
+    (Codebook::Mcg, Arithmetic::Fastest, 3),
+    (Codebook::ThreeInst, Arithmetic::Fastest, 4),
     (Codebook::Mul1, Arithmetic::Fastest, 7),
-    (Codebook::Mcg, Arithmetic::Fastest, 5),
-    (Codebook::ThreeInst, Arithmetic::Fastest, 11),
     (Codebook::Mcg, Arithmetic::Uniform, 5),
     (Codebook::Mul1, Arithmetic::Uniform, 13),
     (Codebook::ThreeInst, Arithmetic::Uniform, 21),

@@ -4,7 +4,7 @@ use crate::common::*;
 use rand::{rngs::StdRng, SeedableRng};
 use trellink::format::{Bits, Codebook, DType};
 use trellink::reference::{self, ReferenceLinear};
-use trellink::{Arithmetic, Epilogue, Split};
+use trellink::{Arithmetic, Checkpoint, Epilogue, Split};
 use trellink_sim::{Buffer, Call, Channel, SimLinear, SimOutput};
 
 #[test]
@@ -37,6 +37,24 @@ fn every_format_is_within_tolerance_over_two_ranks() {
             error(&got[0], &want)
         );
         assert_eq!(got[0], got[1], "{codebook} {bits}");
+    }
+}
+
+/// Its transformed outputs cancel: an arithmetic that leaves out a rounding of the format's weights shows it.
+#[test]
+fn a_real_layer_whose_outputs_cancel_is_exact_to_f32() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data");
+    let checkpoint = Checkpoint::open(format!("{data}/models/austen-3bpw-mcg")).unwrap();
+    let linear = checkpoint.linear("lm_head").unwrap();
+    let reference = ReferenceLinear::new(&linear);
+    let split = Split::even(linear.k(), 2).unwrap();
+    let mut rng = StdRng::seed_from_u64(14);
+    for rows in 1..=4 {
+        let x = random_input(&mut rng, rows * linear.k());
+        let want = reference.forward(&wide(&x), rows);
+        let got = row_parallel(&group(2), &linear, &split, &x, rows);
+        let error = error(&got[0], &want);
+        assert!(error < 2e-6, "{rows} rows: {error}");
     }
 }
 
