@@ -130,7 +130,8 @@ class Exchange {
   __device__ void leave() const {
     // All threads have read the epoch by now.
     __syncthreads();
-    for (uint32_t i = blockIdx.x + gridDim.x * threadIdx.x; i < TRELLINK_MAX_CTAS; i += gridDim.x * blockDim.x) {
+    const uint32_t ctas = ptx::grid_ctas();
+    for (uint32_t i = blockIdx.x + ctas * threadIdx.x; i < TRELLINK_MAX_CTAS; i += ctas * blockDim.x) {
       ptx::st_relaxed_gpu(epochs() + i, epoch_ + 1);
     }
   }
@@ -257,7 +258,7 @@ class Exchange {
     const uint32_t before = epoch_ - 1;
     uint64_t* half = arena(params_.rank) + layout_.slot(epoch_parity(before), 0);
     const uint64_t packet = packet_pack(0, before);
-    const uint64_t stride = 2ull * gridDim.x * blockDim.x;
+    const uint64_t stride = 2ull * ptx::grid_ctas() * blockDim.x;
     for (uint64_t i = 2 * (blockIdx.x * blockDim.x + threadIdx.x); i < layout_.half_packets(); i += stride) {
       ptx::st_relaxed_sys_v2(half + i, packet, packet);
     }

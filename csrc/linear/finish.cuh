@@ -80,9 +80,10 @@ __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const 
   const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;
   const uint32_t groups = params.strips / kGroupStrips;
   const uint32_t items = params.rows * groups;
+  const uint32_t ctas = ptx::grid_ctas();
   // Neighbouring items go to different CTAs: all SMs poll, none for long.
 #pragma unroll 1
-  for (uint32_t item = blockIdx.x + gridDim.x * warp; item < items; item += gridDim.x * kWarps) {
+  for (uint32_t item = blockIdx.x + ctas * warp; item < items; item += ctas * kWarps) {
     const uint32_t row = item / groups, group = item % groups;
     const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
     float v[4];

@@ -32,6 +32,7 @@ template <class Arithmetic>
 struct Frame {
   Cut cut;
   Piece<Arithmetic> piece;
+  bool input_is_loaded;  // the first chunk of the piece's input
   ExchangeState exchange;
 };
 
@@ -53,25 +54,26 @@ class LinearCta {
       if (threadIdx.x == 0) {
         frame.cut = cut;
         frame.piece = piece;
+        frame.input_is_loaded = true;
       }
     }
     __syncthreads();
     ptx::grid_dependency_wait();
+    // Opaque, or the compiler keeps what it knows of the thread in a register through all of this.
     ExchangeState state{};
-    if (threadIdx.x == 0) state = ExchangeState::load(params_.exchange);
+    if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
     // An empty shard has no input.
-    bool loaded = params_.k_groups > 0;
-    if (loaded) load_chunk(frame, 0);
-    if (threadIdx.x == 0) frame.exchange = state;
+    if (params_.k_groups > 0) load_chunk(frame, 0);
+    if (ptx::opaque(threadIdx.x) == 0) frame.exchange = state;
     for (bool first = true;; first = false) {
       if constexpr (Arithmetic::kStrips > 1) {
-        if (frame.piece.paired(params_)) multiply<Arithmetic::kStrips>(frame, loaded);
+        if (frame.piece.paired(params_)) multiply<Arithmetic::kStrips>(frame);
       }
-      if (!frame.piece.paired(params_)) multiply<1>(frame, loaded);
+      if (!frame.piece.paired(params_)) multiply<1>(frame);
       const Exchange exchange(params_.exchange, frame.exchange);
       if (first && !exchange.enter()) return;
       reduce_and_push(exchange, frame.piece);
-      if (!next_piece(frame, loaded)) {
+      if (!next_piece(frame)) {
         ptx::launch_dependents();
         finish_rows(params_, exchange);
         exchange.leave();
@@ -92,8 +94,8 @@ class LinearCta {
     const uint32_t strip = piece.strip - segment.first_strip + share.slot * count;
     const auto* blocks = reinterpret_cast<const uint32_t*>(segment.blocks) +
                          static_cast<uint64_t>(strip) * params_.k_groups * block_words;
-    const uint32_t begin = share.works() ? share.slice : params_.k_groups;
-    weights_.begin(blocks, count, block_words, begin, params_.k_groups, share.slices);
+    const uint32_t first = share.works() ? share.slice : params_.k_groups;
+    weights_.begin(blocks, count, block_words, first, share.slices);
   }
 
   // Brings the first piece's input scales near, which come from memory and are needed first.
@@ -106,21 +108,24 @@ class LinearCta {
   }
 
   // Goes on to the next piece, whose weights it starts; false if there is none.
-  __device__ __forceinline__ bool next_piece(Frame<Arithmetic>& frame, bool& loaded) {
+  __device__ __forceinline__ bool next_piece(Frame<Arithmetic>& frame) {
     const Cut cut = frame.cut;
     const Piece<Arithmetic> done = frame.piece;
     Piece<Arithmetic> piece = done;
     if (!piece.next(params_, cut)) return false;
     // The shared input stays if all of K fits and the piece differs in its strips alone.
-    loaded = params_.k_groups <= params_.chunk_groups && piece.segment == done.segment &&
-             piece.first_token == done.first_token;
+    const bool stays = params_.k_groups <= params_.chunk_groups && piece.segment == done.segment &&
+                       piece.first_token == done.first_token;
     // Where weights go are sums that other threads were reading, and the frame holds the piece.
 #if __CUDA_ARCH__ >= 900
     ptx::fence_async_copies();
 #endif
     __syncthreads();
     begin_weights(piece);
-    if (threadIdx.x == 0) frame.piece = piece;
+    if (ptx::opaque(threadIdx.x) == 0) {
+      frame.piece = piece;
+      frame.input_is_loaded = stays;
+    }
     __syncthreads();
     return true;
   }
@@ -134,10 +139,10 @@ class LinearCta {
 
   // Multiplies the frame's piece, kCount strips to a warp, and leaves each warp's sums in its place.
   template <int kCount>
-  __device__ __forceinline__ void multiply(const Frame<Arithmetic>& frame, bool input_is_loaded) {
+  __device__ __forceinline__ void multiply(const Frame<Arithmetic>& frame) {
     typename Arithmetic::Accumulator acc[kCount];
     for (uint32_t chunk = 0; chunk < params_.k_groups;) {
-      if (!input_is_loaded) load_chunk(frame, chunk);
+      if (chunk > 0 || !frame.input_is_loaded) load_chunk(frame, chunk);
       __syncthreads();
       const Shared shared(params_, frame.piece.tokens);
       const uint32_t end = min(chunk + shared.groups, params_.k_groups);
@@ -147,7 +152,6 @@ class LinearCta {
       Arithmetic::Codebooks::run(segment.codebook, segment.half_bits, gemm);
       chunk += shared.groups;
       if (chunk < params_.k_groups) __syncthreads();
-      input_is_loaded = false;
     }
     // What the warp has read, sums may replace.
     __syncwarp();

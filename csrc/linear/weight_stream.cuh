@@ -16,35 +16,33 @@ class WeightStream {
   // params must be the kernel's __grid_constant__ parameter: it takes no registers. `barriers` are words
   // of shared memory, one for each warp. By whole warps.
   __device__ WeightStream(const TrellinkLinear& params, uint64_t* barriers)
-      : params_(params), warp_(ptx::warp_index()), barrier_(barriers + warp_) {
+      : params_(params), barriers_(barriers), warp_(ptx::warp_index()) {
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x % kLanes == 0) {
-      ptx::mbarrier_init(barrier_);
+      ptx::mbarrier_init(barrier());
       ptx::fence_mbarrier_init();
     }
     __syncwarp();
 #endif
   }
 
-  // The blocks of groups begin, begin + stride, ... < end of `count` neighbouring strips, the first of
-  // which begins at `strip`; a block has `block_words`. Starts with the first group. What was begun
-  // before has all been taken.
-  __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t begin, uint32_t end,
-                        uint32_t stride) {
+  // The blocks of K groups first, first + stride, ... of `count` neighbouring strips, the first of which
+  // begins at `strip`; a block has `block_words`. Starts with the first group. What was begun before has
+  // all been taken.
+  __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t first, uint32_t stride) {
     blocks_ = strip;
-    group_ = begin;
-    end_ = end;
+    group_ = first;
     stride_ = stride;
     fetch(count, block_words);
   }
 
-  // The group that comes next; not less than the end that was given when all are done.
+  // The group that comes next; beyond the last when all are done.
   __device__ uint32_t group() const { return group_; }
 
   // Waits for it. All lanes may then read its blocks, strip by strip.
   __device__ const uint32_t* blocks() const {
 #if __CUDA_ARCH__ >= 900
-    while (!ptx::mbarrier_try_wait(barrier_, parity_)) {
+    while (!ptx::mbarrier_try_wait(barrier(), parity_)) {
     }
 #else
     ptx::cp_async_wait_all();
@@ -62,21 +60,23 @@ class WeightStream {
   }
 
  private:
+  __device__ uint64_t* barrier() const { return barriers_ + warp_; }
+
   __device__ uint32_t* place() const {
     return reinterpret_cast<uint32_t*>(ptx::dynamic_shared() + warp_ * params_.warp_bytes);
   }
 
   __device__ void fetch(uint32_t count, uint32_t block_words) const {
-    if (group_ >= end_) return;
+    if (group_ >= params_.k_groups) return;
     const uint64_t strip_words = static_cast<uint64_t>(params_.k_groups) * block_words;
     const uint32_t* from = blocks_ + group_ * block_words;
     uint32_t* to = place();
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x % kLanes != 0) return;
     const uint32_t block_bytes = block_words * sizeof(uint32_t);
-    ptx::mbarrier_expect(barrier_, count * block_bytes);
+    ptx::mbarrier_expect(barrier(), count * block_bytes);
     for (uint32_t s = 0; s < count; ++s) {
-      ptx::copy_bulk(to + s * block_words, from + s * strip_words, block_bytes, barrier_);
+      ptx::copy_bulk(to + s * block_words, from + s * strip_words, block_bytes, barrier());
     }
 #else
     constexpr uint32_t kWordsPerCopy = 4;
@@ -89,11 +89,11 @@ class WeightStream {
   }
 
   const TrellinkLinear& params_;
+  uint64_t* const barriers_;
   const uint32_t warp_;  // found out once, by all lanes
-  uint64_t* const barrier_;
   const uint32_t* blocks_;
   uint32_t parity_ = 0;  // of the barrier's phase in which the next group arrives
-  uint32_t group_, end_, stride_;
+  uint32_t group_, stride_;
 };
 
 }  // namespace trellink

@@ -100,6 +100,14 @@ __device__ __forceinline__ uint32_t opaque(uint32_t x) {
   return x;
 }
 
+// CTAs of the launch, found out here: gridDim is found out where a kernel begins, and then takes a register
+// through all of it.
+__device__ __forceinline__ uint32_t grid_ctas() {
+  uint32_t d;
+  asm volatile("mov.u32 %0, %%nctaid.x;" : "=r"(d));
+  return d;
+}
+
 // ---- tensor cores ----
 
 // d += a (16x16, row-major) * b (16x8, column-major); a, b fp16, d fp32.

@@ -68,6 +68,8 @@ inline float f16_to_f32(uint32_t bits) { return static_cast<float>(half_value(bi
 
 inline float reciprocal(float x) { return 1.0f / x; }
 
+inline uint32_t grid_ctas() { return gridDim.x; }
+
 inline uint32_t opaque(uint32_t x) { return x; }
 
 inline uint32_t redux_max(uint32_t x) {
