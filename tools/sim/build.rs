@@ -1,10 +1,15 @@
 //! Compiles the kernel sources of `csrc/` for the CPU, against the shim in this folder.
+//!
+//! As for Hopper, or for the architecture that `TRELLINK_SIM_ARCH` says: 800 takes the ways of those before.
 
 fn main() {
     let csrc = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../csrc");
     println!("cargo::rerun-if-changed=csrc");
     println!("cargo::rerun-if-changed={}", csrc.display());
+    println!("cargo::rerun-if-env-changed=TRELLINK_SIM_ARCH");
+    let arch = std::env::var("TRELLINK_SIM_ARCH").unwrap_or_else(|_| "900".into());
     cc::Build::new()
+        .define("__CUDA_ARCH__", arch.as_str())
         .cpp(true)
         .std("c++17")
         // First, so that its ptx/ptx.cuh stands in for the inline assembly of csrc.

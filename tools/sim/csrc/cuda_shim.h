@@ -14,7 +14,9 @@
 #include <utility>
 
 #define __CUDACC__ 1
+#ifndef __CUDA_ARCH__
 #define __CUDA_ARCH__ 900
+#endif
 #define __host__
 #define __device__
 #define __global__
@@ -63,6 +65,8 @@ struct Copy {
 };
 void start_copy(const Copy& copy);
 void finish_copies(const uint32_t* counter);
+// A counter for copies that the running thread alone asks for.
+uint32_t* own_counter();
 // Ends the process with a message: the kernel did what it must never do.
 [[noreturn]] void fail(const char* what);
 

@@ -70,6 +70,7 @@ struct Warp {
 };
 
 struct Fiber {
+  uint32_t copied_bytes = 0;  // that are still to come
   jmp_buf resume;
   bool begun = false;
   bool polled = false;                  // in this turn of its warp
@@ -111,6 +112,7 @@ class Cta {
       copies_.push_back(copy);
     }
   }
+  uint32_t* own_counter() { return &fibers_[current_].copied_bytes; }
   void finish_copies(const uint32_t* counter) {
     for (size_t i = 0; i < copies_.size();) {
       if (copies_[i].counter != counter) {
@@ -267,6 +269,7 @@ void hold_up() { Cta::running->hold_up(); }
 unsigned char* dynamic_shared() { return Cta::running->shared(); }
 void start_copy(const Copy& copy) { Cta::running->start_copy(copy); }
 void finish_copies(const uint32_t* counter) { Cta::running->finish_copies(counter); }
+uint32_t* own_counter() { return Cta::running->own_counter(); }
 
 }  // namespace sim
 

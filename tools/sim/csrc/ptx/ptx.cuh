@@ -188,6 +188,14 @@ inline bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
   return false;
 }
 
+inline void cp_async_16(void* shared, const void* global) {
+  uint32_t* counter = sim::own_counter();
+  *counter += 16;
+  sim::start_copy({aligned(static_cast<unsigned char*>(shared), 16), aligned(static_cast<const unsigned char*>(global), 16),
+                   16, counter});
+}
+inline void cp_async_wait_all() { sim::finish_copies(sim::own_counter()); }
+
 inline void prefetch_l2(const void*) {}
 
 inline void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) {
