@@ -221,7 +221,9 @@ inline uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x)
 
 // A launch begins when the one before it has ended.
 inline void grid_dependency_wait() {}
-inline void launch_dependents() { sim::hold_up(); }
+inline void launch_dependents() {
+  if (threadIdx.x == 0) sim::hold_up();
+}
 
 inline void fence_sys() { std::atomic_thread_fence(std::memory_order_acq_rel); }
 
