@@ -33,14 +33,6 @@ TRELLINK_HD constexpr bool needs_previous(int word) {
   return needed;
 }
 
-// needs_previous(tile, word) for a word that no earlier tile's windows reach into: the time to fetch it.
-template <int kHalfBits>
-TRELLINK_HD constexpr bool first_needs_previous(int tile, int word) {
-  bool needed = needs_previous<kHalfBits>(tile, word);
-  for (int earlier = 0; earlier < tile; ++earlier) needed = needed && !needs_previous<kHalfBits>(earlier, word);
-  return needed;
-}
-
 // A word of a stream that contains its bits [kPos, kPos + 16), and where in the word they end.
 template <int kPos>
 struct HalfPlace {

@@ -1,4 +1,4 @@
-// What the two arithmetics on fp16 inputs have in common: how a group is scaled, and f32 accumulators.
+// How the arithmetics on fp16 inputs scale a group, and f32 accumulators for many tokens.
 #pragma once
 
 #include "linear/input.cuh"
