@@ -105,6 +105,20 @@ typedef struct TrellinkSegment {
   uint32_t epilogue;
 } TrellinkSegment;
 
+/* The RMSNorm of the finished rows of a launch that has one segment and computes whole rows. */
+typedef struct TrellinkNorm {
+  /* First element of this launch: row 0. Rows are as far apart as the segment's. 0: no norm. */
+  uint64_t out;
+  /* [N]. */
+  uint64_t weight;
+  /* What is added to the mean of the squares, and 1 / N. */
+  float epsilon;
+  float inverse_n;
+  /* TRELLINK_DTYPE_*; of the output F16 or BF16. */
+  uint32_t out_dtype;
+  uint32_t weight_dtype;
+} TrellinkNorm;
+
 /* One launch of the linear kernel. */
 typedef struct TrellinkLinear {
   /* Activations [rows][K], row 0 of this launch. */
@@ -129,6 +143,7 @@ typedef struct TrellinkLinear {
   uint32_t warp_bytes;
   /* K groups whose input fits beside these, at least 1. */
   uint32_t chunk_groups;
+  TrellinkNorm norm;
   TrellinkExchange exchange;
   TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];
 } TrellinkLinear;

@@ -133,6 +133,7 @@ impl AllReduce {
         input: Option<&Input<'_>>,
         output: &mut Output<'_>,
     ) -> Result<()> {
+        output.refuse_norm(if input.is_some() { "output" } else { "buffer" })?;
         let result = match &mut rank.backend {
             Backend::Host(host) => {
                 stream.require_host()?;

@@ -260,7 +260,7 @@ impl Group {
             let found = self.slot_values.to_string();
             return Err(Error::argument("slot_values", found, "1 to 2^28"));
         }
-        if !self.scrub_period.is_power_of_two() || !(2..=1 << 30).contains(&self.scrub_period) {
+        if !self.scrub_period.is_power_of_two() || !(2..=1 << 29).contains(&self.scrub_period) {
             let found = self.scrub_period.to_string();
             return Err(Error::argument(
                 "scrub_period",

@@ -163,7 +163,7 @@ mod trace;
 pub mod weights;
 
 pub use all_reduce::{AllReduce, ReduceForm};
-pub use call::{Epilogue, Input, Output, Stream};
+pub use call::{Epilogue, Input, Output, RmsNorm, Stream};
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub use group::{Device, Group, MAX_WORLD};

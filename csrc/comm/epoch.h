@@ -25,4 +25,9 @@ TRELLINK_HD Arrival epoch_classify(uint32_t epoch, uint32_t tag) {
 // are: one of each parity.
 TRELLINK_HD bool epoch_scrubs(uint32_t epoch, uint32_t scrub_mask) { return (epoch & scrub_mask) <= 1u; }
 
+// The tag of what a rank posts for its own CTAs (exchange.cuh). It must look stale to every later call, and
+// no packet that lies in the arena may look posted: tags there are at most a scrub period old, which is
+// at most 2^29 calls.
+TRELLINK_HD uint32_t epoch_posted(uint32_t epoch) { return epoch - (1u << 30); }
+
 }  // namespace trellink

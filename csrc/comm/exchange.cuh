@@ -126,6 +126,35 @@ class Exchange {
     }
   }
 
+  // Tells the CTAs of this rank a word, at packet `index` of this rank's slot in its own arena, which is even.
+  // The calling thread has collected that packet and the next, and nobody else reads them as packets: so
+  // they are free until a later call sends there.
+  __device__ void post(uint64_t index, uint32_t word) const {
+    const uint64_t packet = packet_pack(word, epoch_posted(epoch_));
+    ptx::st_relaxed_sys_v2(slot(params_.rank, params_.rank) + index, packet, packet);
+  }
+
+  // Waits for what CTAs of this rank post at `index`, `index + stride` and so on, `count` words of which the
+  // first kWords are taken; the others are 0. False if the wait failed, as for `collect`.
+  template <uint32_t kWords>
+  __device__ bool await_posts(uint64_t index, uint32_t stride, uint32_t count, uint32_t (&words)[kWords]) const {
+    const uint64_t* from = slot(params_.rank, params_.rank) + index;
+    uint64_t start_ns = 0;
+    for (uint32_t polls = 1;; ++polls) {
+      bool missing = false;
+#pragma unroll
+      for (uint32_t i = 0; i < kWords; ++i) {
+        words[i] = 0;
+        if (i >= count) continue;
+        const uint64_t packet = ptx::ld_relaxed_sys_v2(from + i * stride).x;
+        words[i] = packet_data(packet);
+        missing |= packet_epoch(packet) != epoch_posted(epoch_);
+      }
+      if (!missing) return true;
+      if (polls % kPollsPerCheck == 0 && !may_go_on(params_.rank, start_ns)) return false;
+    }
+  }
+
   // Ends the call.
   __device__ void leave() const {
     // All threads have read the epoch by now.

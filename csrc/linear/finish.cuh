@@ -4,6 +4,7 @@
 #include "comm/exchange.cuh"
 #include "format/hadamard.cuh"
 #include "linear/input.cuh"
+#include "linear/norm.cuh"
 
 namespace trellink {
 
@@ -40,10 +41,7 @@ class Finish {
     if (segment_.out_dtype == TRELLINK_DTYPE_F32) {
       *reinterpret_cast<float4*>(reinterpret_cast<float*>(segment_.out) + element_) = make_float4(v[0], v[1], v[2], v[3]);
     } else {
-      *reinterpret_cast<uint2*>(reinterpret_cast<uint16_t*>(segment_.out) + element_) =
-          segment_.out_dtype == TRELLINK_DTYPE_F16
-              ? make_uint2(ptx::pack_f16x2(v[0], v[1]), ptx::pack_f16x2(v[2], v[3]))
-              : make_uint2(ptx::pack_bf16x2(v[0], v[1]), ptx::pack_bf16x2(v[2], v[3]));
+      *reinterpret_cast<uint2*>(reinterpret_cast<uint16_t*>(segment_.out) + element_) = pack4(v, segment_.out_dtype);
     }
   }
 
@@ -91,7 +89,9 @@ __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const 
     // A transform needs its whole warp; a failed call's outputs are void anyway.
     if (!__all_sync(0xffffffffu, arrived)) return;
     finish.store(v, lane);
+    if (params.norm.out) post_squares(params, exchange, item, v, lane);
   }
+  if (params.norm.out) normalise_rows(params, exchange);
 }
 
 }  // namespace trellink

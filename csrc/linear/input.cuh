@@ -31,6 +31,12 @@ __device__ __forceinline__ void unpack4(uint2 packed, uint32_t dtype, float (&v)
   }
 }
 
+// Four floats rounded to f16 or bf16.
+__device__ __forceinline__ uint2 pack4(const float (&v)[4], uint32_t dtype) {
+  return dtype == TRELLINK_DTYPE_F16 ? make_uint2(ptx::pack_f16x2(v[0], v[1]), ptx::pack_f16x2(v[2], v[3]))
+                                     : make_uint2(ptx::pack_bf16x2(v[0], v[1]), ptx::pack_bf16x2(v[2], v[3]));
+}
+
 // A lane's part of the 16-point transform as B operands: for outputs 0..7 and for 8..15.
 struct HadamardOperand {
   uint32_t b[2][2];

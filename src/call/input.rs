@@ -22,10 +22,9 @@ pub(crate) enum InputData<'a> {
     Device(crate::cuda::DeviceInput<'a>),
 }
 
-impl Input<'_> {
-    /// Element type.
-    pub fn dtype(&self) -> DType {
-        match &self.data {
+impl InputData<'_> {
+    pub(crate) fn dtype(&self) -> DType {
+        match self {
             InputData::F16(_) => DType::F16,
             InputData::Bf16(_) => DType::Bf16,
             InputData::F32(_) => DType::F32,
@@ -34,15 +33,26 @@ impl Input<'_> {
         }
     }
 
-    /// Length in elements.
-    pub fn len(&self) -> usize {
-        match &self.data {
+    pub(crate) fn len(&self) -> usize {
+        match self {
             InputData::F16(x) => x.len(),
             InputData::Bf16(x) => x.len(),
             InputData::F32(x) => x.len(),
             #[cfg(feature = "cuda")]
             InputData::Device(device) => device.len,
         }
+    }
+}
+
+impl Input<'_> {
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.data.dtype()
+    }
+
+    /// Length in elements.
+    pub fn len(&self) -> usize {
+        self.data.len()
     }
 
     /// Whether there are no elements, as on a rank with an empty shard.
@@ -67,7 +77,7 @@ impl<'a> From<&'a [bf16]> for Input<'a> {
     }
 }
 
-/// For an [`AllReduce`](crate::AllReduce); layers refuse it.
+/// For an [`AllReduce`](crate::AllReduce), or the weight of an [`RmsNorm`](crate::RmsNorm); layers refuse it.
 impl<'a> From<&'a [f32]> for Input<'a> {
     fn from(x: &'a [f32]) -> Self {
         Input {

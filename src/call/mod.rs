@@ -4,11 +4,14 @@
 //! layers check them against their shapes.
 
 mod input;
+mod norm;
 mod output;
 mod stream;
 
 pub use input::Input;
 pub(crate) use input::InputData;
+pub(crate) use norm::check_whole_rows;
+pub use norm::RmsNorm;
 pub(crate) use output::OutputData;
 pub use output::{Epilogue, Output};
 pub use stream::Stream;

@@ -1,6 +1,8 @@
 //! Memory that a layer writes, and what it does there.
 
+use super::RmsNorm;
 use crate::format::DType;
+use crate::{Error, Result};
 use half::{bf16, f16};
 
 /// What happens to a finished value y (after the sum over ranks, the output transform and the bias).
@@ -20,6 +22,7 @@ pub enum Epilogue {
 pub struct Output<'a> {
     pub(crate) data: OutputData<'a>,
     pub(crate) epilogue: Epilogue,
+    pub(crate) norm: Option<RmsNorm<'a>>,
 }
 
 #[derive(Debug)]
@@ -29,6 +32,28 @@ pub(crate) enum OutputData<'a> {
     F32(&'a mut [f32]),
     #[cfg(feature = "cuda")]
     Device(crate::cuda::DeviceOutput<'a>),
+}
+
+impl OutputData<'_> {
+    pub(crate) fn dtype(&self) -> DType {
+        match self {
+            OutputData::F16(_) => DType::F16,
+            OutputData::Bf16(_) => DType::Bf16,
+            OutputData::F32(_) => DType::F32,
+            #[cfg(feature = "cuda")]
+            OutputData::Device(device) => device.dtype,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            OutputData::F16(out) => out.len(),
+            OutputData::Bf16(out) => out.len(),
+            OutputData::F32(out) => out.len(),
+            #[cfg(feature = "cuda")]
+            OutputData::Device(device) => device.len,
+        }
+    }
 }
 
 impl<'a> Output<'a> {
@@ -46,26 +71,45 @@ impl<'a> Output<'a> {
         output
     }
 
+    /// Also writes the RMSNorm of the finished rows, the next layer's input, in the same kernel.
+    ///
+    /// For [`RowParallel::forward`](crate::RowParallel::forward) alone, whose ranks all hold whole rows. A
+    /// row must fit a [slot](crate::Group::slot_values); a call of more rows than fit is cut between rows.
+    ///
+    /// ```
+    /// # use half::f16;
+    /// # use trellink::{Output, RmsNorm};
+    /// # let (mut residual, mut x) = (vec![f16::ONE; 256], vec![f16::ZERO; 256]);
+    /// # let weight = vec![f16::ONE; 256];
+    /// let norm = RmsNorm::new(&weight[..], 1e-5, &mut x[..]);
+    /// let output = Output::add_to(&mut residual[..]).rms_norm(norm);
+    /// ```
+    #[must_use]
+    pub fn rms_norm(mut self, norm: RmsNorm<'a>) -> Self {
+        self.norm = Some(norm);
+        self
+    }
+
+    /// Fails if there is a norm, for a call that makes none.
+    pub(crate) fn refuse_norm(&self, argument: &'static str) -> Result<()> {
+        if self.norm.is_none() {
+            return Ok(());
+        }
+        Err(Error::argument(
+            argument,
+            "an output with an RMSNorm",
+            "one without; only a row-parallel layer's call normalises",
+        ))
+    }
+
     /// Element type.
     pub fn dtype(&self) -> DType {
-        match &self.data {
-            OutputData::F16(_) => DType::F16,
-            OutputData::Bf16(_) => DType::Bf16,
-            OutputData::F32(_) => DType::F32,
-            #[cfg(feature = "cuda")]
-            OutputData::Device(device) => device.dtype,
-        }
+        self.data.dtype()
     }
 
     /// Length in elements.
     pub fn len(&self) -> usize {
-        match &self.data {
-            OutputData::F16(out) => out.len(),
-            OutputData::Bf16(out) => out.len(),
-            OutputData::F32(out) => out.len(),
-            #[cfg(feature = "cuda")]
-            OutputData::Device(device) => device.len,
-        }
+        self.data.len()
     }
 
     /// Whether there are no elements, as on a rank with an empty column shard.
@@ -85,6 +129,7 @@ impl<'a> From<&'a mut [f16]> for Output<'a> {
         Output {
             data: OutputData::F16(out),
             epilogue: Epilogue::Store,
+            norm: None,
         }
     }
 }
@@ -95,6 +140,7 @@ impl<'a> From<&'a mut [bf16]> for Output<'a> {
         Output {
             data: OutputData::Bf16(out),
             epilogue: Epilogue::Store,
+            norm: None,
         }
     }
 }
@@ -105,6 +151,7 @@ impl<'a> From<&'a mut [f32]> for Output<'a> {
         Output {
             data: OutputData::F32(out),
             epilogue: Epilogue::Store,
+            norm: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! cudarc's slices, views and streams as inputs, outputs and streams of a call; and raw ones.
 
-use crate::call::{Epilogue, Input, InputData, Output, OutputData, Stream, StreamKind};
+use crate::call::{Epilogue, Input, InputData, Output, OutputData, RmsNorm, Stream, StreamKind};
 use crate::format::DType;
 use crate::{Error, Result};
 use cudarc::driver::{sys, CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
@@ -132,6 +132,7 @@ impl<'a> Output<'a> {
                 _written: Some(written),
             }),
             epilogue,
+            norm: None,
         }
     }
 
@@ -150,6 +151,7 @@ impl<'a> Output<'a> {
                 _written: None,
             }),
             epilogue,
+            norm: None,
         }
     }
 }
@@ -203,12 +205,7 @@ pub(crate) fn input_of<'a, 'b>(
     input: &'b Input<'a>,
     ordinal: usize,
 ) -> Result<&'b DeviceInput<'a>> {
-    let InputData::Device(device) = &input.data else {
-        return Err(host_memory("input", ordinal));
-    };
-    on_device("input", device.ordinal, ordinal)?;
-    aligned("input", device.pointer, device.dtype)?;
-    Ok(device)
+    read_on("input", &input.data, ordinal)
 }
 
 /// An output of a call on `ordinal`, aligned as kernels write it.
@@ -216,11 +213,41 @@ pub(crate) fn output_of<'a, 'b>(
     output: &'b Output<'a>,
     ordinal: usize,
 ) -> Result<&'b DeviceOutput<'a>> {
-    let OutputData::Device(device) = &output.data else {
-        return Err(host_memory("output", ordinal));
+    written_on("output", &output.data, ordinal)
+}
+
+/// The weight and the output of a norm on `ordinal`, aligned likewise.
+pub(crate) fn norm_of<'a, 'b>(
+    norm: &'b RmsNorm<'a>,
+    ordinal: usize,
+) -> Result<(&'b DeviceInput<'a>, &'b DeviceOutput<'a>)> {
+    let weight = read_on("weight", &norm.weight, ordinal)?;
+    Ok((weight, written_on("out", &norm.out, ordinal)?))
+}
+
+fn read_on<'a, 'b>(
+    argument: &'static str,
+    data: &'b InputData<'a>,
+    ordinal: usize,
+) -> Result<&'b DeviceInput<'a>> {
+    let InputData::Device(device) = data else {
+        return Err(host_memory(argument, ordinal));
     };
-    on_device("output", device.ordinal, ordinal)?;
-    aligned("output", device.pointer, device.dtype)?;
+    on_device(argument, device.ordinal, ordinal)?;
+    aligned(argument, device.pointer, device.dtype)?;
+    Ok(device)
+}
+
+fn written_on<'a, 'b>(
+    argument: &'static str,
+    data: &'b OutputData<'a>,
+    ordinal: usize,
+) -> Result<&'b DeviceOutput<'a>> {
+    let OutputData::Device(device) = data else {
+        return Err(host_memory(argument, ordinal));
+    };
+    on_device(argument, device.ordinal, ordinal)?;
+    aligned(argument, device.pointer, device.dtype)?;
     Ok(device)
 }
 

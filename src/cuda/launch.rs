@@ -3,14 +3,16 @@
 //! A call is one launch unless its output exceeds what the arena's slots hold; then it is one for
 //! each message. All work is done on the stack and in the driver.
 
-use super::call::{input_of, output_of, stream_of, DeviceInput, DeviceOutput, StreamHandle};
+use super::call::{
+    input_of, norm_of, output_of, stream_of, DeviceInput, DeviceOutput, StreamHandle,
+};
 use super::kernels::Launch;
 use super::layer::CudaLinear;
 use super::rank::CudaRank;
-use crate::call::{Epilogue, Input, Output, Stream};
+use crate::call::{check_whole_rows, Epilogue, Input, Output, RmsNorm, Stream};
 use crate::ffi::{
-    TrellinkExchange, TrellinkLinear, TRELLINK_DTYPE_BF16, TRELLINK_DTYPE_F16, TRELLINK_DTYPE_F32,
-    TRELLINK_EPILOGUE_ADD, TRELLINK_EPILOGUE_STORE, TRELLINK_LINEAR_THREADS,
+    TrellinkExchange, TrellinkLinear, TrellinkNorm, TRELLINK_DTYPE_BF16, TRELLINK_DTYPE_F16,
+    TRELLINK_DTYPE_F32, TRELLINK_EPILOGUE_ADD, TRELLINK_EPILOGUE_STORE, TRELLINK_LINEAR_THREADS,
 };
 use crate::format::{DType, TILE};
 use crate::plan::{LaunchShape, LinearKernel, Machine, Work};
@@ -75,6 +77,11 @@ impl CudaRank {
                 output.epilogue,
             );
         }
+        // Only a row-parallel call has a norm, and its one output.
+        if let Some(norm) = outputs.first().and_then(|output| output.norm.as_ref()) {
+            check_whole_rows(params.strips as usize * TILE, self.slot_values())?;
+            params.norm = norm_params(norm, ordinal)?;
+        }
         if rows == 0 || params.strips == 0 {
             return Ok(());
         }
@@ -104,6 +111,10 @@ impl CudaRank {
             for segment in &mut params.segment[..params.segments as usize] {
                 let row_bytes = segment.out_stride * dtype_of(segment.out_dtype).size() as u64;
                 segment.out += first_row * row_bytes;
+            }
+            if params.norm.out != 0 {
+                let row_bytes = columns * dtype_of(params.norm.out_dtype).size();
+                params.norm.out += first_row * row_bytes as u64;
             }
             self.launch(kernel, stream, &mut params)?;
         }
@@ -168,6 +179,18 @@ fn append(
     params.segment[params.segments as usize] = segment;
     params.segments += 1;
     params.strips += layer.strips();
+}
+
+fn norm_params(norm: &RmsNorm<'_>, ordinal: usize) -> Result<TrellinkNorm> {
+    let (weight, out) = norm_of(norm, ordinal)?;
+    Ok(TrellinkNorm {
+        out: out.pointer,
+        weight: weight.pointer,
+        epsilon: norm.epsilon,
+        inverse_n: 1.0 / weight.len as f32,
+        out_dtype: dtype_code(out.dtype),
+        weight_dtype: dtype_code(weight.dtype),
+    })
 }
 
 pub(super) fn epilogue_code(epilogue: Epilogue) -> u32 {

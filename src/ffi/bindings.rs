@@ -146,6 +146,32 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkNorm {
+    pub out: u64,
+    pub weight: u64,
+    pub epsilon: f32,
+    pub inverse_n: f32,
+    pub out_dtype: u32,
+    pub weight_dtype: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkNorm"][::core::mem::size_of::<TrellinkNorm>() - 32usize];
+    ["Alignment of TrellinkNorm"][::core::mem::align_of::<TrellinkNorm>() - 8usize];
+    ["Offset of field: TrellinkNorm::out"][::core::mem::offset_of!(TrellinkNorm, out) - 0usize];
+    ["Offset of field: TrellinkNorm::weight"]
+        [::core::mem::offset_of!(TrellinkNorm, weight) - 8usize];
+    ["Offset of field: TrellinkNorm::epsilon"]
+        [::core::mem::offset_of!(TrellinkNorm, epsilon) - 16usize];
+    ["Offset of field: TrellinkNorm::inverse_n"]
+        [::core::mem::offset_of!(TrellinkNorm, inverse_n) - 20usize];
+    ["Offset of field: TrellinkNorm::out_dtype"]
+        [::core::mem::offset_of!(TrellinkNorm, out_dtype) - 24usize];
+    ["Offset of field: TrellinkNorm::weight_dtype"]
+        [::core::mem::offset_of!(TrellinkNorm, weight_dtype) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct TrellinkLinear {
     pub x: u64,
     pub x_stride: u64,
@@ -160,12 +186,13 @@ pub struct TrellinkLinear {
     pub shared_bytes: u32,
     pub warp_bytes: u32,
     pub chunk_groups: u32,
+    pub norm: TrellinkNorm,
     pub exchange: TrellinkExchange,
     pub segment: [TrellinkSegment; 8usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 752usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 784usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -192,10 +219,12 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 52usize];
     ["Offset of field: TrellinkLinear::chunk_groups"]
         [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 56usize];
+    ["Offset of field: TrellinkLinear::norm"]
+        [::core::mem::offset_of!(TrellinkLinear, norm) - 64usize];
     ["Offset of field: TrellinkLinear::exchange"]
-        [::core::mem::offset_of!(TrellinkLinear, exchange) - 64usize];
+        [::core::mem::offset_of!(TrellinkLinear, exchange) - 96usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 176usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 208usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

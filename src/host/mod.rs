@@ -13,6 +13,7 @@ mod finish;
 mod input;
 mod kernels;
 mod layer;
+mod norm;
 #[doc(hidden)]
 pub mod probe;
 mod rank;

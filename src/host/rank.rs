@@ -8,8 +8,9 @@ use super::failure::GroupState;
 use super::finish::{check_on_host, finish, Place};
 use super::kernels::Kernels;
 use super::layer::{HostLinear, Sums};
+use super::norm::{self, normalise};
 use crate::board::Board;
-use crate::call::{Input, Output};
+use crate::call::{check_whole_rows, Input, Output};
 use crate::format::TILE;
 use crate::protocol::{messages, ArenaLayout, BoundedWait, Endpoint, Message, SharedArena};
 use crate::rank::Backend;
@@ -126,8 +127,13 @@ impl HostRank {
     ) -> Result<()> {
         self.group.check_works()?;
         check_on_host(output)?;
+        let slot_values = self.endpoint.layout().slot_values();
+        if let Some(rms_norm) = &output.norm {
+            norm::check_on_host(rms_norm)?;
+            check_whole_rows(layer.n(), slot_values)?;
+        }
         let sums = layer.partial(self.kernels, self.threads, input, rows)?;
-        for message in messages(rows, layer.n(), self.endpoint.layout().slot_values()) {
+        for message in messages(rows, layer.n(), slot_values) {
             self.exchange(&sums, &message)?;
             for row in message.rows.clone() {
                 let start = message.value(row, message.columns.start);
@@ -137,6 +143,7 @@ impl HostRank {
                 };
                 let summed = &mut self.message[start..start + message.columns.len()];
                 finish(layer, place, summed, output);
+                normalise(output, row, layer.n());
             }
         }
         Ok(())

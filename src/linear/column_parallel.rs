@@ -108,6 +108,7 @@ impl ColumnParallel {
             ));
         }
         for (output, &columns) in outputs.iter().zip(&self.columns) {
+            output.refuse_norm("outputs")?;
             check_len("outputs", output.len(), rows, columns)?;
         }
         let result = match (&mut rank.backend, &self.shards) {

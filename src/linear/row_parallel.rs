@@ -83,7 +83,8 @@ impl RowParallel {
         }
     }
 
-    /// Runs the layer: `input` is `[M, k()]`, `output` is `[M, n()]` with its epilogue.
+    /// Runs the layer: `input` is `[M, k()]`, `output` is `[M, n()]` with its epilogue, and with the RMSNorm
+    /// of its rows if [asked for](Output::rms_norm).
     ///
     /// Collective: all ranks call it with the same M, in the same order relative to other
     /// collective calls; a rank with an empty shard passes an empty input. M = 0 is a no-op and
@@ -95,8 +96,8 @@ impl RowParallel {
     /// themselves: use one stream, or order your streams with events.
     ///
     /// # Errors
-    /// [`InvalidArgument`](crate::Error::InvalidArgument) for wrong lengths, dtypes, devices or alignment: nothing was
-    /// launched and the group still works if the other ranks get the same error.
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) for wrong lengths, dtypes, devices or alignment, or an
+    /// RMSNorm of rows that do not fit a slot: nothing was launched and the group still works if the other ranks get the same error.
     /// [`PeerTimeout`](crate::Error::PeerTimeout), [`PeerAhead`](crate::Error::PeerAhead), [`GroupFailed`](crate::Error::GroupFailed): the group has failed;
     /// on a GPU failures of this call show in a later call or in [`Rank::check`].
     pub fn forward(
@@ -111,6 +112,9 @@ impl RowParallel {
         check_rows(rows)?;
         check_dtype(&input)?;
         check_len("input", input.len(), rows, self.k)?;
+        if let Some(norm) = &output.norm {
+            norm.check(rows, self.n)?;
+        }
         let result = match (&mut rank.backend, &self.shards) {
             (Backend::Host(host), Shards::Host(shards)) => {
                 stream.require_host()?;

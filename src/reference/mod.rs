@@ -1,5 +1,5 @@
-//! What every other part of the crate is judged by: bit-exact decoding, the layer in f64, the
-//! reduction in rank order.
+//! What every other part of the crate is judged by: bit-exact decoding, the layer and RMSNorm in f64,
+//! the reduction in rank order.
 //!
 //! What must stay true: this module depends on `format` and `weights` alone. It shares no code
 //! with the kernels, the host back end or the consumption layout, so that agreement with it means
@@ -7,10 +7,12 @@
 
 mod decode;
 mod layer;
+mod norm;
 mod reduce;
 mod transform;
 
 pub use decode::{decode, decode_state, decode_tile};
 pub use layer::ReferenceLinear;
+pub use norm::rms_norm;
 pub use reduce::{reduce, relative_error};
 pub use transform::hadamard_128;

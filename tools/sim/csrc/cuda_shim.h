@@ -99,6 +99,7 @@ inline int32_t __float2int_rn(float x) {
   return std::isnan(x) ? 0 : static_cast<int32_t>(std::min(std::max(whole, -2147483648.0), 2147483647.0));
 }
 inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __frsqrt_rn(float x) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -1,6 +1,6 @@
 //! Layers and their launches, cut and shaped by the library's own code.
 
-use crate::bindings::{TrellinkDecode, TrellinkLinear, TrellinkSegment};
+use crate::bindings::{TrellinkDecode, TrellinkLinear, TrellinkNorm, TrellinkSegment};
 use crate::{Buffer, Channel, SimRank};
 use half::f16;
 use trellink::format::layout::BlockLayout;
@@ -56,6 +56,34 @@ pub struct Call<'a> {
     pub outputs: &'a [&'a SimOutput],
 }
 
+/// The RMSNorm of the rows of a call with one output.
+#[derive(Debug)]
+pub struct SimNorm {
+    /// `[n]`.
+    pub weight: Buffer,
+    /// Any.
+    pub weight_dtype: DType,
+    /// Added to the mean of the squares.
+    pub epsilon: f32,
+    /// `[rows, n]`.
+    pub data: Buffer,
+    /// F16 or Bf16.
+    pub dtype: DType,
+}
+
+impl SimNorm {
+    fn params(&self, n: usize) -> TrellinkNorm {
+        TrellinkNorm {
+            out: self.data.pointer(),
+            weight: self.weight.pointer(),
+            epsilon: self.epsilon,
+            inverse_n: 1.0 / n as f32,
+            out_dtype: dtype_code(self.dtype),
+            weight_dtype: dtype_code(self.weight_dtype),
+        }
+    }
+}
+
 impl SimLinear {
     /// Packs a shard.
     pub fn new(linear: &Linear<'_>) -> Self {
@@ -96,7 +124,24 @@ impl SimRank {
     /// Runs a call to its end, launch by launch; every rank of the channel must run it at the same
     /// time.
     pub fn run(&mut self, channel: Channel, call: &Call<'_>) {
+        self.run_with(channel, call, TrellinkNorm::default());
+    }
+
+    /// The same for a call with one output, whose rows are normalised.
+    ///
+    /// # Panics
+    /// If a row does not fit a slot.
+    pub fn run_normalised(&mut self, channel: Channel, call: &Call<'_>, norm: &SimNorm) {
+        let [layer] = call.layers else {
+            panic!("a norm is of one layer's rows");
+        };
+        assert!(layer.n <= self.config.slot_values, "rows must be whole");
+        self.run_with(channel, call, norm.params(layer.n));
+    }
+
+    fn run_with(&mut self, channel: Channel, call: &Call<'_>, norm: TrellinkNorm) {
         let mut whole = TrellinkLinear {
+            norm,
             x: call.input.pointer(),
             x_dtype: dtype_code(call.dtype),
             exchange: self.exchange(channel),
@@ -124,6 +169,9 @@ impl SimRank {
             for segment in &mut params.segment[..params.segments as usize] {
                 let size = if segment.out_dtype == 2 { 4 } else { 2 };
                 segment.out += first_row * segment.out_stride * size;
+            }
+            if params.norm.out != 0 {
+                params.norm.out += first_row * columns as u64 * 2;
             }
             let half_bits = params.segment.map(|segment| segment.half_bits as usize);
             let work = Work {

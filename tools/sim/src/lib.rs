@@ -17,4 +17,4 @@ mod layer;
 pub use all_reduce::Reduction;
 pub use buffer::Buffer;
 pub use group::{Channel, SimGroup, SimRank};
-pub use layer::{decode, Call, SimLinear, SimOutput};
+pub use layer::{decode, Call, SimLinear, SimNorm, SimOutput};

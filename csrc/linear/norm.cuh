@@ -1,0 +1,93 @@
+// The RMSNorm of finished rows: out = round((y * weight) / sqrt(mean(y^2) + epsilon)), y as it was stored.
+//
+// A row is finished by many CTAs. Each warp posts the sum of squares of its 128 columns where the sum over
+// ranks of these columns was collected, in this rank's own arena; then the warps go over their items once
+// more, wait for the posts of the item's row and add them up. Nobody waits before he has posted all of his, so
+// the waits end. The order of additions is that of the columns, whoever adds, so all ranks get the same bits.
+//
+// A lane reads back from the output what it has stored itself: that needs no fence, takes no registers
+// while other items are finished, and its load overlaps the wait.
+#pragma once
+
+#include "comm/exchange.cuh"
+#include "format/hadamard.cuh"
+#include "linear/input.cuh"
+
+namespace trellink {
+
+// The sum of a value of each lane, the same bits in all of them.
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (uint32_t mask = 1; mask < kLanes; mask *= 2) x = __fadd_rn(x, __shfl_xor_sync(0xffffffffu, x, mask));
+  return x;
+}
+
+// Elements [element, element + 4) of memory of any dtype.
+__device__ __forceinline__ void load4(uint64_t base, uint64_t element, uint32_t dtype, float (&v)[4]) {
+  if (dtype == TRELLINK_DTYPE_F32) {
+    const float4 wide = *reinterpret_cast<const float4*>(reinterpret_cast<const float*>(base) + element);
+    v[0] = wide.x;
+    v[1] = wide.y;
+    v[2] = wide.z;
+    v[3] = wide.w;
+  } else {
+    unpack4(*reinterpret_cast<const uint2*>(reinterpret_cast<const uint16_t*>(base) + element), dtype, v);
+  }
+}
+
+// Posts the sum of the squares of an item, whose values v are rounded here as they were stored.
+__device__ __forceinline__ void post_squares(const TrellinkLinear& params, const Exchange& exchange, uint32_t item,
+                                             float (&v)[4], uint32_t lane) {
+  const uint32_t dtype = params.segment[0].out_dtype;
+  if (dtype != TRELLINK_DTYPE_F32) unpack4(pack4(v, dtype), dtype, v);
+  float sum = __fmul_rn(v[0], v[0]);
+#pragma unroll
+  for (int i = 1; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
+  sum = warp_sum(sum);
+  if (lane == 0) exchange.post(static_cast<uint64_t>(item) * kGroup, __float_as_uint(sum));
+}
+
+// The sum of the squares of the row whose items begin at `first`: a lane adds every 32nd item, then the lanes
+// are added. False if the wait failed.
+__device__ __forceinline__ bool collect_squares(const Exchange& exchange, uint64_t first, uint32_t groups, uint32_t lane,
+                                                float& sum) {
+  constexpr uint32_t kBatch = 2;  // polled together: as many as lanes have in rows of 8192
+  sum = 0;
+#pragma unroll 1
+  for (uint32_t group = lane; group < groups; group += kBatch * kLanes) {
+    uint32_t squares[kBatch];
+    const uint32_t count = (groups - group + kLanes - 1) / kLanes;
+    if (!exchange.await_posts(first * kGroup + group * kGroup, kLanes * kGroup, count, squares)) return false;
+#pragma unroll
+    for (uint32_t b = 0; b < kBatch; ++b) sum = __fadd_rn(sum, __uint_as_float(squares[b]));
+  }
+  return true;
+}
+
+// Normalises the items that this warp has finished, `finish_rows`' items in its order.
+__device__ __forceinline__ void normalise_rows(const TrellinkLinear& params, const Exchange& exchange) {
+  const TrellinkNorm& norm = params.norm;
+  const TrellinkSegment& segment = params.segment[0];
+  const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % kLanes;
+  const uint32_t groups = params.strips / (kGroup / kTile);
+  const uint32_t items = params.rows * groups;
+  const uint32_t ctas = ptx::grid_ctas();
+#pragma unroll 1
+  for (uint32_t item = blockIdx.x + ctas * warp; item < items; item += ctas * kWarps) {
+    const uint32_t row = item / groups, column = item % groups * kGroup + 4 * lane;
+    const uint64_t element = row * segment.out_stride + column;
+    float v[4], weight[4];
+    load4(segment.out, element, segment.out_dtype, v);
+    load4(norm.weight, column, norm.weight_dtype, weight);
+    float sum;
+    const bool arrived = collect_squares(exchange, item - item % groups, groups, lane, sum);
+    // A failed call's outputs are void.
+    if (!__all_sync(0xffffffffu, arrived)) return;
+    const float scale = __frsqrt_rn(__fmaf_rn(warp_sum(sum), norm.inverse_n, norm.epsilon));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(__fmul_rn(v[i], weight[i]), scale);
+    *reinterpret_cast<uint2*>(reinterpret_cast<uint16_t*>(norm.out) + element) = pack4(v, norm.out_dtype);
+  }
+}
+
+}  // namespace trellink
