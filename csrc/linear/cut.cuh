@@ -33,6 +33,9 @@ struct Piece {
     return piece;
   }
 
+  // Whether this is the first piece, without a register to remember it.
+  __device__ bool is_first(const Cut& cut) const { return first_token == 0 && strip == cut.begin; }
+
   // Goes on to the next piece; false if this was the last.
   __device__ bool next(const TrellinkLinear& params, const Cut& cut) {
     strip += strips;

@@ -65,13 +65,13 @@ class LinearCta {
     // An empty shard has no input.
     if (params_.k_groups > 0) load_chunk(frame, 0);
     if (ptx::opaque(threadIdx.x) == 0) frame.exchange = state;
-    for (bool first = true;; first = false) {
+    for (;;) {
       if constexpr (Arithmetic::kStrips > 1) {
         if (frame.piece.paired(params_)) multiply<Arithmetic::kStrips>(frame);
       }
       if (!frame.piece.paired(params_)) multiply<1>(frame);
       const Exchange exchange(params_.exchange, frame.exchange);
-      if (first && !exchange.enter()) return;
+      if (frame.piece.is_first(frame.cut) && !exchange.enter()) return;
       reduce_and_push(exchange, frame.piece);
       if (!next_piece(frame)) {
         ptx::launch_dependents();

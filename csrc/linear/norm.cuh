@@ -68,7 +68,8 @@ __device__ __forceinline__ bool collect_squares(const Exchange& exchange, uint64
 __device__ __forceinline__ void normalise_rows(const TrellinkLinear& params, const Exchange& exchange) {
   const TrellinkNorm& norm = params.norm;
   const TrellinkSegment& segment = params.segment[0];
-  const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % kLanes;
+  // Opaque, or the compiler keeps what it knows of the thread in registers through the main loop.
+  const uint32_t thread = ptx::opaque(threadIdx.x), warp = thread / kLanes, lane = thread % kLanes;
   const uint32_t groups = params.strips / (kGroup / kTile);
   const uint32_t items = params.rows * groups;
   const uint32_t ctas = ptx::grid_ctas();
