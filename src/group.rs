@@ -88,7 +88,7 @@ impl Group {
         self
     }
 
-    /// Calls between two renewals of an arena's tags, a power of two from 2 to 2^30. Only of use to
+    /// Calls between two renewals of an arena's tags, a power of two from 2 to 2^29. Only of use to
     /// test the renewal.
     #[must_use]
     pub fn scrub_period(mut self, period: u32) -> Self {
@@ -265,7 +265,7 @@ impl Group {
             return Err(Error::argument(
                 "scrub_period",
                 found,
-                "a power of two from 2 to 2^30",
+                "a power of two from 2 to 2^29",
             ));
         }
         Ok(())

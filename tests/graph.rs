@@ -12,7 +12,7 @@ use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::CudaGraph;
 use std::time::Duration;
 use trellink::format::DType;
-use trellink::{ColumnParallel, Epilogue, Rank, RowParallel, Split};
+use trellink::{ColumnParallel, Epilogue, Rank, RmsNorm, RowParallel, Split};
 
 const HIDDEN: usize = 256;
 const INNER: usize = 640;
@@ -24,7 +24,8 @@ const EPOCHS_PER_CHAIN: u32 = 1 + BLOCKS as u32;
 /// inside the driver, perhaps with a lock that another rank of the same device needs.
 const CHAINS_IN_FLIGHT: usize = 16;
 
-/// The weights of the chain h = first(x), then h += down(up(h)) for every block.
+/// The weights of the chain h = first(x), then h += down(up(h)) for every block; from the second on, up
+/// reads the RMSNorm that the call of down before it has made of h.
 struct Model {
     first: RandomLinear,
     blocks: Vec<(RandomLinear, RandomLinear)>,
@@ -86,6 +87,8 @@ struct Chain {
     rows: usize,
     x: Box<dyn Buffer>,
     hidden: Box<dyn Buffer>,
+    normalised: Box<dyn Buffer>,
+    norm_weight: Box<dyn Buffer>,
     inner: Box<dyn Buffer>,
 }
 
@@ -97,6 +100,11 @@ impl Chain {
             rows,
             x: buffer(rows * layers.first.k()),
             hidden: buffer(rows * HIDDEN),
+            normalised: buffer(rows * HIDDEN),
+            norm_weight: {
+                let weight = (0..HIDDEN).map(|i| 1.0 + (i as f32).sin() / 2.0);
+                worker.memory.buffer(&Values::of(DType::Bf16, weight))
+            },
             inner: buffer(rows * inner),
         }
     }
@@ -109,13 +117,19 @@ impl Chain {
             .first
             .forward(rank, memory.stream(), input, output)
             .unwrap();
-        for (up, down) in &layers.blocks {
-            let input = self.hidden.input(0..self.rows * HIDDEN);
+        for (i, (up, down)) in layers.blocks.iter().enumerate() {
+            let input = match i {
+                0 => &self.hidden,
+                _ => &self.normalised,
+            };
+            let input = input.input(0..self.rows * HIDDEN);
             let output = self.inner.output(Epilogue::Store);
             up.forward(rank, memory.stream(), input, &mut [output])
                 .unwrap();
             let input = self.inner.input(0..self.rows * down.k());
-            let output = self.hidden.output(Epilogue::Add);
+            let normalised = self.normalised.output(Epilogue::Store);
+            let norm = RmsNorm::new(self.norm_weight.input(0..HIDDEN), 1e-5, normalised);
+            let output = self.hidden.output(Epilogue::Add).rms_norm(norm);
             down.forward(rank, memory.stream(), input, output).unwrap();
         }
     }
@@ -144,9 +158,15 @@ impl Chain {
         self.poison();
     }
 
+    /// h, and what it was normalised to last.
+    fn results(&self) -> [Values; 2] {
+        [self.hidden.read(), self.normalised.read()]
+    }
+
     fn poison(&mut self) {
         let hidden = Values::poison(DType::F16, self.rows * HIDDEN);
         self.hidden.write(&hidden);
+        self.normalised.write(&hidden);
         let inner = self.inner.read().len();
         self.inner.write(&Values::poison(DType::F16, inner));
     }
@@ -204,10 +224,12 @@ fn replays_equal_eager_calls(platform: &Platform, world: usize) {
                     chain.run(&layers, rank, memory);
                 }
             });
-            let eager = chains.each_ref().map(|chain| chain.hidden.read());
-            for (y, chain) in eager.iter().zip(&mut chains) {
-                assert!(y.to_f64().iter().all(|value| value.is_finite()));
-                assert!(y.to_f64().iter().any(|value| value.abs() > 0.1));
+            let eager = chains.each_ref().map(Chain::results);
+            for (results, chain) in eager.iter().zip(&mut chains) {
+                for y in results {
+                    assert!(y.to_f64().iter().all(|value| value.is_finite()));
+                    assert!(y.to_f64().iter().any(|value| value.abs() > 0.1));
+                }
                 chain.poison();
             }
             worker.collective(|rank, memory| {
@@ -225,10 +247,12 @@ fn replays_equal_eager_calls(platform: &Platform, world: usize) {
             });
             for (chain, eager) in chains.iter().zip(&eager) {
                 let what = format!("{} rows, batch {number} of replays", chain.rows);
-                let replayed = chain.hidden.read();
-                replayed.assert_same_bits(eager, format_args!("{what}: eager calls"));
+                let replayed = chain.results();
                 let first = worker.value_of_rank_0(replayed.clone());
-                replayed.assert_same_bits(&first, format_args!("{what}: ranks"));
+                for i in 0..2 {
+                    replayed[i].assert_same_bits(&eager[i], format_args!("{what}: eager calls"));
+                    replayed[i].assert_same_bits(&first[i], format_args!("{what}: ranks"));
+                }
             }
         }
         // The last replays have run; graphs go before the ranks whose memory they name.

@@ -141,16 +141,16 @@ class Exchange {
     const uint64_t* from = slot(params_.rank, params_.rank) + index;
     uint64_t start_ns = 0;
     for (uint32_t polls = 1;; ++polls) {
-      bool missing = false;
+      uint32_t missing = 0;
 #pragma unroll
       for (uint32_t i = 0; i < kWords; ++i) {
         words[i] = 0;
         if (i >= count) continue;
         const uint64_t packet = ptx::ld_relaxed_sys_v2(from + i * stride).x;
         words[i] = packet_data(packet);
-        missing |= packet_epoch(packet) != epoch_posted(epoch_);
+        missing |= packet_epoch(packet) ^ epoch_posted(epoch_);
       }
-      if (!missing) return true;
+      if (missing == 0) return true;
       if (polls % kPollsPerCheck == 0 && !may_go_on(params_.rank, start_ns)) return false;
     }
   }

@@ -84,6 +84,7 @@ __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const 
   for (uint32_t item = blockIdx.x + ctas * warp; item < items; item += ctas * kWarps) {
     const uint32_t row = item / groups, group = item % groups;
     const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
+    if (params.norm.out) prefetch_weight(params.norm, group, lane);
     float v[4];
     const bool arrived = exchange.collect(static_cast<uint64_t>(item) * kGroup + 4 * lane, v);
     // A transform needs its whole warp; a failed call's outputs are void anyway.

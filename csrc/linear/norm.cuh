@@ -22,17 +22,29 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
-// Elements [element, element + 4) of memory of any dtype.
-__device__ __forceinline__ void load4(uint64_t base, uint64_t element, uint32_t dtype, float (&v)[4]) {
-  if (dtype == TRELLINK_DTYPE_F32) {
-    const float4 wide = *reinterpret_cast<const float4*>(reinterpret_cast<const float*>(base) + element);
-    v[0] = wide.x;
-    v[1] = wide.y;
-    v[2] = wide.z;
-    v[3] = wide.w;
-  } else {
-    unpack4(*reinterpret_cast<const uint2*>(reinterpret_cast<const uint16_t*>(base) + element), dtype, v);
+// Four neighbouring elements of any dtype as they are in memory, so that loads of several overlap.
+struct Raw4 {
+  uint2 low, high;
+
+  static __device__ __forceinline__ Raw4 load(uint64_t base, uint64_t element, uint32_t dtype) {
+    const bool wide = dtype == TRELLINK_DTYPE_F32;
+    const auto* from = reinterpret_cast<const uint2*>(base + element * (wide ? sizeof(float) : sizeof(uint16_t)));
+    return {from[0], wide ? from[1] : make_uint2(0, 0)};
   }
+
+  __device__ __forceinline__ void unpack(uint32_t dtype, float (&v)[4]) const {
+    const uint32_t words[4] = {low.x, low.y, high.x, high.y};
+    unpack4(low, dtype, v);
+    if (dtype != TRELLINK_DTYPE_F32) return;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = __uint_as_float(words[i]);
+  }
+};
+
+// Brings the weights of an item near while its sum is awaited: they come from memory.
+__device__ __forceinline__ void prefetch_weight(const TrellinkNorm& norm, uint32_t group, uint32_t lane) {
+  const uint64_t bytes = norm.weight_dtype == TRELLINK_DTYPE_F32 ? sizeof(float) : sizeof(uint16_t);
+  ptx::prefetch_l2(reinterpret_cast<const void*>(norm.weight + (group * kGroup + 4 * lane) * bytes));
 }
 
 // Posts the sum of the squares of an item, whose values v are rounded here as they were stored.
@@ -77,16 +89,20 @@ __device__ __forceinline__ void normalise_rows(const TrellinkLinear& params, con
   for (uint32_t item = blockIdx.x + ctas * warp; item < items; item += ctas * kWarps) {
     const uint32_t row = item / groups, column = item % groups * kGroup + 4 * lane;
     const uint64_t element = row * segment.out_stride + column;
+    const Raw4 raw = Raw4::load(segment.out, element, segment.out_dtype);
+    const Raw4 raw_weight = Raw4::load(norm.weight, column, norm.weight_dtype);
     float v[4], weight[4];
-    load4(segment.out, element, segment.out_dtype, v);
-    load4(norm.weight, column, norm.weight_dtype, weight);
+    raw.unpack(segment.out_dtype, v);
+    raw_weight.unpack(norm.weight_dtype, weight);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], weight[i]);
     float sum;
     const bool arrived = collect_squares(exchange, item - item % groups, groups, lane, sum);
     // A failed call's outputs are void.
     if (!__all_sync(0xffffffffu, arrived)) return;
     const float scale = __frsqrt_rn(__fmaf_rn(warp_sum(sum), norm.inverse_n, norm.epsilon));
 #pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(__fmul_rn(v[i], weight[i]), scale);
+    for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], scale);
     *reinterpret_cast<uint2*>(reinterpret_cast<uint16_t*>(norm.out) + element) = pack4(v, norm.out_dtype);
   }
 }

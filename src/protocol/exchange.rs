@@ -110,7 +110,7 @@ impl<M: PacketMemory> Endpoint<M> {
     #[must_use]
     pub fn with_scrub_period(mut self, period: u32) -> Self {
         assert!(
-            period.is_power_of_two() && (2..=1 << 29).contains(&period),
+            period.is_power_of_two() && (2..=1 << 30).contains(&period),
             "scrub period {period} is not a power of two from 2 to 2^30"
         );
         self.scrub_period = period;

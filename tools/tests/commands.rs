@@ -119,8 +119,8 @@ fn bench_gives_one_row_per_combination_and_variant() {
     let options = "--shape 384x256 --bits 1.5,4 --codebook mul1,mcg --m 1,3 --world 2 --json";
     let json = bench(&options.split(' ').collect::<Vec<_>>()).json(0);
     let rows = json.as_array().unwrap();
-    // 1.5 bits exist with mul1 only: three sets of weights, two M, two variants.
-    assert_eq!(rows.len(), 12);
+    // 1.5 bits exist with mul1 only: three sets of weights, two M, three variants.
+    assert_eq!(rows.len(), 18);
     for row in rows {
         assert_eq!(row["shape"], "384x256");
         assert_eq!(
@@ -140,10 +140,11 @@ fn bench_gives_one_row_per_combination_and_variant() {
     }
     let has = |field: &str, value: Value| rows.iter().filter(|row| row[field] == value).count();
     assert_eq!(has("variant", "fused".into()), 6);
+    assert_eq!(has("variant", "fused+norm".into()), 6);
     assert_eq!(has("variant", "gemm".into()), 6);
-    assert_eq!(has("codebook", "mcg".into()), 4);
-    assert_eq!(has("bits", 1.5.into()), 4);
-    assert_eq!(has("m", 3.into()), 6);
+    assert_eq!(has("codebook", "mcg".into()), 6);
+    assert_eq!(has("bits", 1.5.into()), 6);
+    assert_eq!(has("m", 3.into()), 9);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn output<R: Element>(
         let x = columns(x, k, ranges[at].clone());
         // An epilogue that adds, adds to nothing.
         let zeros = vec![R::round(0.0); m * n];
-        Call::new(variant, &kits[at], &worker.lane, x, zeros)
+        Call::new(variant, &kits[at], &worker.lane, n, x, zeros)
     })?;
     bench.crew.each_with(&mut calls, |at, worker, call| {
         call.enqueue(worker, &layers[at][0])?;

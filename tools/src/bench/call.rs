@@ -6,7 +6,7 @@ use crate::ranks::{Lane, Worker};
 use crate::tensor::{Element, Tensor};
 use anyhow::Result;
 use half::f16;
-use trellink::{Epilogue, RowParallel};
+use trellink::{Epilogue, RmsNorm, RowParallel};
 
 /// One rank's calls of a variant, all on the same memory.
 pub struct Call<'a, R> {
@@ -18,19 +18,36 @@ pub struct Call<'a, R> {
     out: Tensor<R>,
     /// What is sent where no GEMM makes it. Sums of sums in place would not stay finite.
     message: Option<Tensor<R>>,
+    norm: Option<Norm>,
+}
+
+/// What a call with an RMSNorm has besides.
+struct Norm {
+    /// [N].
+    weight: Tensor<f16>,
+    /// [M, N], the next layer's input.
+    out: Tensor<f16>,
 }
 
 impl<'a, R: Element> Call<'a, R> {
-    /// Calls with this input, and with this output to begin with.
+    /// Calls with this input, and with this output [M, `n`] to begin with.
     pub fn new(
         variant: Variant,
         kit: &'a Kit,
         lane: &Lane,
+        n: usize,
         x: Vec<f16>,
         out: Vec<R>,
     ) -> Result<Self> {
         let message = match variant {
             Variant::Nccl => Some(Tensor::for_peers(lane, out.clone())?),
+            _ => None,
+        };
+        let norm = match variant {
+            Variant::FusedNorm => Some(Norm {
+                weight: Tensor::new(lane, vec![f16::ONE; n])?,
+                out: Tensor::new(lane, vec![f16::ZERO; out.len()])?,
+            }),
             _ => None,
         };
         // Between GPUs of one process NCCL reaches into the tensors themselves.
@@ -44,13 +61,16 @@ impl<'a, R: Element> Call<'a, R> {
             x: Tensor::new(lane, x)?,
             out,
             message,
+            norm,
         })
     }
 
     /// Enqueues one call.
     pub fn enqueue(&mut self, worker: &mut Worker, layer: &RowParallel) -> Result<()> {
         match self.variant {
-            Variant::Fused | Variant::Gemm => self.forward(worker, layer, Epilogue::Add),
+            Variant::Fused | Variant::FusedNorm | Variant::Gemm => {
+                self.forward(worker, layer, Epilogue::Add)
+            }
             Variant::GemmNccl => {
                 self.forward(worker, layer, Epilogue::Store)?;
                 self.kit.nccl_sum(&worker.lane, None, &mut self.out)
@@ -70,7 +90,11 @@ impl<'a, R: Element> Call<'a, R> {
         epilogue: Epilogue,
     ) -> Result<()> {
         let Worker { rank, lane } = worker;
-        let output = self.out.output(lane, epilogue);
+        let mut output = self.out.output(lane, epilogue);
+        if let Some(Norm { weight, out }) = &mut self.norm {
+            let out = out.output(lane, Epilogue::Store);
+            output = output.rms_norm(RmsNorm::new(weight.input(lane), 1e-5, out));
+        }
         Ok(layer.forward(rank, lane.stream(), self.x.input(lane), output)?)
     }
 

@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum Variant {
     /// The layer over all ranks in one kernel, exchange and epilogue included.
     Fused,
+    /// The same, and the RMSNorm of the residual for the next layer.
+    FusedNorm,
     /// Each rank's shard as a world of its own, all devices at the same time: no exchange.
     Gemm,
     /// The same with a stored output, which NCCL then adds up in place.
@@ -20,8 +22,9 @@ pub enum Variant {
 
 impl Variant {
     /// In the order of the output.
-    pub const ALL: [Variant; 5] = [
+    pub const ALL: [Variant; 6] = [
         Variant::Fused,
+        Variant::FusedNorm,
         Variant::Gemm,
         Variant::GemmNccl,
         Variant::Nccl,
@@ -32,6 +35,7 @@ impl Variant {
     pub fn name(self) -> &'static str {
         match self {
             Variant::Fused => "fused",
+            Variant::FusedNorm => "fused+norm",
             Variant::Gemm => "gemm",
             Variant::GemmNccl => "gemm+nccl",
             Variant::Nccl => "nccl",
@@ -43,6 +47,7 @@ impl Variant {
     pub fn about(self) -> &'static str {
         match self {
             Variant::Fused => "all ranks, with exchange and residual add in one kernel",
+            Variant::FusedNorm => "the same, with the RMSNorm of the residual in that kernel too",
             Variant::Gemm => "each rank's shard as a world of one, with residual add, no exchange",
             Variant::GemmNccl => {
                 "the shard's output stored, then summed in place by NCCL; no residual add"
@@ -54,7 +59,7 @@ impl Variant {
 
     /// Whether each rank runs as a world of one.
     pub fn is_alone(self) -> bool {
-        self != Variant::Fused
+        !matches!(self, Variant::Fused | Variant::FusedNorm)
     }
 
     /// Whether it uses NCCL.
@@ -75,7 +80,7 @@ impl Variant {
     /// Why it cannot be measured, if so.
     pub fn obstacle(self, run: &Circumstances) -> Option<String> {
         match self {
-            Variant::Fused | Variant::Gemm => None,
+            Variant::Fused | Variant::FusedNorm | Variant::Gemm => None,
             _ if run.on_host => Some("the ranks are on the host".into()),
             Variant::Floor => None,
             Variant::GemmNccl | Variant::Nccl => run.no_all_reduce(),
@@ -202,7 +207,8 @@ mod tests {
             ..two_gpus()
         };
         let Selection { measured, left_out } = Selection::of(&[], &run);
-        assert_eq!(measured, [Variant::Fused, Variant::Gemm, Variant::Floor]);
+        use Variant::{Floor, Fused, FusedNorm, Gemm};
+        assert_eq!(measured, [Fused, FusedNorm, Gemm, Floor]);
         assert_eq!(left_out, ["gemm+nccl, nccl: NCCL was not found"]);
         let floor = Selection::of(&[Variant::Floor], &run);
         assert!(floor.left_out.is_empty(), "nobody asked for NCCL");

@@ -74,7 +74,7 @@ pub fn replays<R: Element>(
         let x = crate::random::activations(&mut random, m * ranges[at].len());
         Ok(Walk {
             layers: &layers[at],
-            call: Call::new(variant, &kits[at], &worker.lane, x, out)?,
+            call: Call::new(variant, &kits[at], &worker.lane, n, x, out)?,
         })
     })?;
     let seconds = bench.crew.together(&mut walks, |_, worker, walk, gate| {
