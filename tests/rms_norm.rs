@@ -320,8 +320,8 @@ on_both! {
                 [0; 2].map(|_| memory.buffer(&Values::poison(DType::F16, 128)));
             worker.phase(|rank, memory| {
                 let stream = memory.stream();
-                let mut outputs = [with_norm(&mut *y, &*weight, &mut *out)];
-                let result = column.forward(rank, stream, x.input(0..256), &mut outputs);
+                let output = with_norm(&mut *y, &*weight, &mut *out);
+                let result = column.forward(rank, stream, x.input(0..256), &mut [output]);
                 refused(result, "outputs", "RMSNorm");
                 let reduce = AllReduce::new();
                 let output = with_norm(&mut *y, &*weight, &mut *out);

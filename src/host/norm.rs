@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn every_column_counts_once() {
         for columns in [128, 256, 33 * 128, 70 * 128] {
-            let value = |column: usize| if column % 3 == 0 { 2.0 } else { -1.0 };
+            let value = |column: usize| if column.is_multiple_of(3) { 2.0 } else { -1.0 };
             let want: f32 = (0..columns).map(|c| value(c) * value(c)).sum();
             assert_eq!(sum_of_squares(columns, value), want, "{columns}");
         }
