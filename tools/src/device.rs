@@ -33,6 +33,16 @@ impl Place {
         self.devices.iter().copied().cycle().take(world).collect()
     }
 
+    /// The value of `--device` for a process whose ranks are to run here: what was chosen is not chosen
+    /// again.
+    pub fn argument(&self) -> &'static str {
+        if self.is_host() {
+            "host"
+        } else {
+            "cuda"
+        }
+    }
+
     /// Whether the ranks run on the host.
     pub fn is_host(&self) -> bool {
         self.devices.contains(&Device::Host)

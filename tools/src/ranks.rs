@@ -28,7 +28,8 @@ impl Lane {
         }
     }
 
-    fn of(rank: &Rank) -> Result<Self> {
+    /// The lane of a rank.
+    pub fn of(rank: &Rank) -> Result<Self> {
         match rank.device() {
             trellink::Device::Host => Ok(Lane::Host),
             #[cfg(feature = "cuda")]

@@ -5,11 +5,12 @@
 //! events and the graph, and lets the ranks' exchanges bring the GPUs into step.
 
 use super::Walk;
+use crate::graph;
 use crate::ranks::{Gate, Worker};
 use crate::tensor::{driver, Element};
-use anyhow::{Context as _, Result};
-use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
+use anyhow::Result;
+use cudarc::driver::sys::CUevent_flags;
+use cudarc::driver::{CudaEvent, CudaStream};
 use std::sync::Arc;
 
 /// Seconds of each replay.
@@ -21,16 +22,15 @@ pub(super) fn time<R: Element>(
     gate: &Gate,
 ) -> Result<Vec<f64>> {
     walk.warm_up(worker)?;
-    let graph = capture(walk, worker, stream)?;
-    driver("cuGraphUpload", graph.upload())?;
+    let graph = graph::capture(worker, stream, |worker| walk.run(worker))?;
     gate.wait()?;
-    driver("cuGraphLaunch", graph.launch())?;
+    graph::launch(&graph)?;
     worker.finish()?;
     let replay = |_| {
         gate.wait()?;
-        driver("cuGraphLaunch", graph.launch())?;
+        graph::launch(&graph)?;
         let start = event(stream)?;
-        driver("cuGraphLaunch", graph.launch())?;
+        graph::launch(&graph)?;
         let end = event(stream)?;
         worker.finish()?;
         let milliseconds = driver("cuEventElapsedTime", start.elapsed_ms(&end))?;
@@ -48,25 +48,6 @@ impl<R: Element> Walk<'_, R> {
         }
         worker.finish()
     }
-}
-
-/// The walk as a graph. The mode is thread-local: what other ranks' threads do meanwhile is not
-/// this capture's business.
-fn capture<R: Element>(
-    walk: &mut Walk<'_, R>,
-    worker: &mut Worker,
-    stream: &Arc<CudaStream>,
-) -> Result<CudaGraph> {
-    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    driver("cuStreamBeginCapture", stream.begin_capture(mode))?;
-    let walked = walk.run(worker);
-    // The stream must leave capture mode, also after an error.
-    let graph = driver(
-        "cuStreamEndCapture",
-        stream.end_capture(CUgraphInstantiate_flags(0)),
-    );
-    walked?;
-    graph?.context("nothing was captured")
 }
 
 fn event(stream: &Arc<CudaStream>) -> Result<CudaEvent> {
