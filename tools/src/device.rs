@@ -43,6 +43,16 @@ impl Place {
         }
     }
 
+    /// The device of one rank alone.
+    pub fn of_rank(&self, rank: usize) -> Place {
+        let at = rank % self.devices.len();
+        Place {
+            devices: vec![self.devices[at]],
+            names: vec![self.names[at].clone()],
+            why: self.why.clone(),
+        }
+    }
+
     /// Whether the ranks run on the host.
     pub fn is_host(&self) -> bool {
         self.devices.contains(&Device::Host)

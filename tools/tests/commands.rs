@@ -154,6 +154,46 @@ fn bench_runs_where_ranks_hold_nothing_and_in_f16() {
     assert!(json[0]["rel_err"].as_f64().unwrap() <= 4e-4);
 }
 
+/// Times differ, all else is as with threads, also where only some ranks have anything to run.
+#[test]
+#[cfg(target_os = "linux")]
+fn bench_runs_each_rank_in_a_process() {
+    let measured = |options: &str| {
+        let fixed = "--shape 384x256 --m 1,3 --world 3 --json ";
+        let options = fixed.to_owned() + options;
+        let mut json = bench(&options.split_whitespace().collect::<Vec<_>>()).json(0);
+        for row in json.as_array_mut().unwrap() {
+            let number = |field: &str| row[field].as_f64().unwrap();
+            assert!(0.0 < number("us_min") && number("us_min") <= number("us_median"));
+            // Numbers that pass through JSON twice may lose their last digit.
+            row["rel_err"] = format!("{:.9e}", number("rel_err")).into();
+            for time in ["us_min", "us_median", "us_max"] {
+                row[time].take();
+            }
+        }
+        json
+    };
+    let mut threads = measured("");
+    for row in threads.as_array_mut().unwrap() {
+        assert_eq!(row["ranks"], "threads");
+        row["ranks"] = "processes".into();
+    }
+    assert_eq!(measured("--processes"), threads);
+    let text = bench(&["--shape", "256x128", "--processes"]);
+    assert!(
+        text.out.starts_with("2 ranks in processes on host"),
+        "{}",
+        text.out
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn bench_says_what_a_process_could_not_do() {
+    bench(&["--rank", "2", "--world", "2"]).assert_refused("there is no rank 2");
+    bench(&["--variant", "nccl", "--processes"]).assert_refused("the ranks are on the host");
+}
+
 #[test]
 fn bench_names_the_commit_that_it_is_told() {
     let args = "bench --device host --shape 128x128 --layers 1 --replays 1 --json";

@@ -3,7 +3,8 @@
 //! `shape` and `variant` say what can be measured, `measure` goes through what was asked for. `load`
 //! brings the weights to the ranks, `call` is what a rank enqueues, with its `kit` where that is more
 //! than the layer; `time` runs and times calls on either back end, `accuracy` checks one. Each
-//! measurement is a `record`; `report` prints and `plot` draws them, also those stored earlier.
+//! measurement is a `record`; `report` prints and `plot` draws them, also those stored earlier. Where
+//! ranks are `processes`, each goes through the same with its own part, and the times come together here.
 
 mod accuracy;
 mod call;
@@ -11,6 +12,7 @@ mod kit;
 mod load;
 mod measure;
 mod plot;
+mod processes;
 mod record;
 mod report;
 mod shape;
@@ -45,6 +47,9 @@ pub struct Args {
     /// Ranks, 1 to 8. Default: one per GPU, 2 on the host
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     world: Option<u8>,
+    /// Run each rank in a process of its own
+    #[arg(long)]
+    processes: bool,
     /// Where the ranks run
     #[arg(long, value_enum, default_value_t)]
     device: Choice,
@@ -68,6 +73,7 @@ pub struct Args {
     /// Measure nothing: print and plot what `--json` printed earlier
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = [
         "shape", "bits", "codebook", "m", "world", "device", "residual", "layers", "bytes", "replays",
+        "processes", "rank",
     ])]
     from_json: Vec<PathBuf>,
     /// Write a plot: over M, and over bits where there are several
@@ -76,6 +82,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Be a rank of a `--processes` run, whose parent is at the other end of the pipes
+    #[arg(long, hide = true, requires = "world")]
+    rank: Option<u8>,
 }
 
 fn residual(name: &str) -> Result<DType, String> {
@@ -87,6 +96,9 @@ fn residual(name: &str) -> Result<DType, String> {
 
 /// Runs `bench`.
 pub fn run(args: &Args) -> Result<Outcome> {
+    if let Some(rank) = args.rank {
+        return processes::be_rank(args, rank.into());
+    }
     let report = match &args.from_json[..] {
         [] => measure::all(args)?,
         files => stored(files, &args.variant)?,

@@ -107,6 +107,8 @@ pub struct Circumstances {
     pub devices: usize,
     /// Ranks.
     pub world: usize,
+    /// Whether each rank has a process of its own.
+    pub processes: bool,
     /// Input channels, of the layer that has least.
     pub smallest_k: usize,
     /// Or why there is no NCCL.
@@ -117,6 +119,9 @@ impl Circumstances {
     /// Why the outputs of ranks that run as worlds of one cannot be added up by NCCL.
     fn no_all_reduce(&self) -> Option<String> {
         let Circumstances { devices, world, .. } = *self;
+        if self.processes {
+            return Some("NCCL is compared with by ranks in one process only".into());
+        }
         if world == 1 {
             return Some("a single rank has nothing to exchange".into());
         }
@@ -175,6 +180,7 @@ mod tests {
             on_host: false,
             devices: 2,
             world: 2,
+            processes: false,
             smallest_k: 4096,
             nccl: Ok(()),
         }
@@ -217,6 +223,11 @@ mod tests {
         };
         assert!(reason(world(1)).contains("single rank"));
         assert!(reason(world(3)).contains("there are 2"));
+        let processes = Circumstances {
+            processes: true,
+            ..two_gpus()
+        };
+        assert!(reason(processes).contains("one process only"));
         let small = Circumstances {
             smallest_k: 128,
             ..two_gpus()

@@ -5,8 +5,9 @@
 
 mod child;
 pub mod frame;
+pub mod steps;
 
-pub use child::join;
+pub use child::{join, join_with};
 
 use anyhow::{Context as _, Result};
 use std::io::Read as _;
@@ -54,7 +55,15 @@ impl Processes {
 
     /// Does `step` with every process; on an error, what the processes say explains it best.
     pub fn each<T>(&mut self, step: impl Fn(&mut Process) -> Result<T>) -> Result<Vec<T>> {
-        let done: Result<Vec<T>> = self.processes.iter_mut().map(step).collect();
+        self.each_at(|_, process| step(process))
+    }
+
+    fn each_at<T>(
+        &mut self,
+        mut step: impl FnMut(usize, &mut Process) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let processes = self.processes.iter_mut().enumerate();
+        let done: Result<Vec<T>> = processes.map(|(at, process)| step(at, process)).collect();
         done.map_err(|error| match self.told() {
             Some(failed) => failed.into(),
             None => error,

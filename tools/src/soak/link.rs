@@ -2,7 +2,7 @@
 //!
 //! What must stay true: a rank says what it is about to do before it does anything that may take for ever.
 
-use crate::processes::frame;
+use crate::processes::{frame, join_with};
 use anyhow::{anyhow, Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{stdin, stdout};
@@ -176,21 +176,16 @@ impl Link {
 }
 
 /// In a process of its own.
-#[cfg(target_os = "linux")]
 fn join(rank: usize, group: Group) -> Result<Rank> {
-    let rendezvous = trellink::Rendezvous::exchange(|bytes| {
+    join_with(rank, group, |bytes| {
         frame::write_value(stdout(), &Event::Address(bytes.to_vec()))?;
         match frame::read_value(stdin())? {
             Order::Addresses(all) => Ok(all),
-            order => Err(format!("{order:?} for a rank that wants to meet the others").into()),
+            order => Err(anyhow!(
+                "{order:?} for a rank that wants to meet the others"
+            )),
         }
-    });
-    Ok(group.join(rank, &rendezvous)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn join(_rank: usize, _group: Group) -> Result<Rank> {
-    anyhow::bail!("ranks can have processes of their own on Linux only")
+    })
 }
 
 impl Counts {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use trellink::RowParallel;
 
 /// µs per call over the replays; of each replay the slowest rank counts.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
     /// The middle one.
     #[serde(rename = "us_median")]
@@ -58,20 +58,21 @@ impl<R: Element> Walk<'_, R> {
     }
 }
 
-/// Times `replays` walks with `m` rows, after one that is not timed.
+/// Seconds of `replays` walks with `m` rows, by rank of the crew, after one that is not timed.
 pub fn replays<R: Element>(
     bench: &mut Bench,
     kits: &[Kit],
     variant: Variant,
     m: usize,
     replays: usize,
-) -> Result<Times> {
-    let (n, layers, ranges) = (bench.n, &bench.layers, &bench.ranges);
+) -> Result<Vec<Vec<f64>>> {
+    let (n, layers, ranges, first) = (bench.n, &bench.layers, &bench.ranges, bench.first);
     let mut walks = bench.crew.each(|at, worker| {
-        let mut random = crate::random::generator(4 + at as u64);
+        let rank = first + at;
+        let mut random = crate::random::generator(4 + rank as u64);
         let out = crate::random::activations(&mut random, m * n).into_iter();
         let out = out.map(|value| R::round(value.to_f32())).collect();
-        let x = crate::random::activations(&mut random, m * ranges[at].len());
+        let x = crate::random::activations(&mut random, m * ranges[rank].len());
         Ok(Walk {
             layers: &layers[at],
             call: Call::new(variant, &kits[at], &worker.lane, x, out)?,
@@ -83,13 +84,14 @@ pub fn replays<R: Element>(
     bench
         .crew
         .each_with(&mut walks, |_, worker, walk| walk.check_finite(worker))?;
-    let calls = bench.layers.iter().map(Vec::len).max().unwrap_or(1);
-    Ok(summary(&seconds, calls))
+    Ok(seconds)
 }
 
-/// `seconds` by rank and replay.
-fn summary(seconds: &[Vec<f64>], calls: usize) -> Times {
-    let replays = seconds.iter().map(Vec::len).min().unwrap_or(0);
+/// The times of so many calls, from `seconds` by rank and replay.
+pub fn summary(seconds: &[Vec<f64>], calls: usize) -> Times {
+    // In processes of their own some ranks may have nothing to run.
+    let seconds: Vec<_> = seconds.iter().filter(|rank| !rank.is_empty()).collect();
+    let replays = seconds.iter().map(|rank| rank.len()).min().unwrap_or(0);
     let slowest = |replay: usize| seconds.iter().map(|rank| rank[replay]).fold(0.0, f64::max);
     let mut us: Vec<f64> = (0..replays)
         .map(|at| slowest(at) * 1e6 / calls as f64)
