@@ -13,6 +13,7 @@ use super::Args;
 use crate::device::{self, Place};
 use crate::nccl::Nccl;
 use crate::output;
+use crate::processes::steps;
 use crate::random::RandomLinear;
 use anyhow::{bail, Context as _, Result};
 use half::{bf16, f16};
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use trellink::format::{Bits, Codebook, DType};
 use trellink::weights::Linear;
-use trellink::Split;
+use trellink::{Group, Split};
 
 /// One set of weights.
 #[derive(Clone, Copy)]
@@ -45,13 +46,25 @@ pub struct Plan<'a> {
 
 /// A measurement before the times of all ranks have come together.
 #[derive(Serialize, Deserialize)]
-pub struct Part {
+pub struct Part<T> {
     /// Without its times.
-    record: Record,
+    pub record: T,
     /// Of each replay, by rank of this process.
-    seconds: Vec<Vec<f64>>,
+    pub seconds: Vec<Vec<f64>>,
     /// In each replay.
-    calls: usize,
+    pub calls: usize,
+}
+
+/// What is measured in µs per call.
+pub trait Timed {
+    /// Sets them.
+    fn set_times(&mut self, times: Times);
+}
+
+impl Timed for Record {
+    fn set_times(&mut self, times: Times) {
+        self.times = times;
+    }
 }
 
 /// A plan being carried out by all ranks, or by that of this process.
@@ -66,7 +79,7 @@ pub fn all(args: &Args) -> Result<Report> {
     let plan = Plan::new(args)?;
     let mut records = Vec::new();
     let bar = output::progress(plan.measurements());
-    let mut add = |parts: Vec<Part>| {
+    let mut add = |parts: Vec<Part<Record>>| {
         let record = Part::together(parts)?;
         bar.set_message(format!("{} {} bits", record.shape, record.bits));
         bar.inc(1);
@@ -74,7 +87,7 @@ pub fn all(args: &Args) -> Result<Report> {
         Ok(())
     };
     match args.processes {
-        true => processes::lead(&plan, &mut add)?,
+        true => processes::lead(args, plan.world, &mut add)?,
         false => plan.run(None, &mut |part| add(vec![part]))?,
     }
     bar.finish_and_clear();
@@ -85,14 +98,14 @@ pub fn all(args: &Args) -> Result<Report> {
     })
 }
 
-impl Part {
+impl<T: Timed> Part<T> {
     /// The measurement of all ranks: what the first has to say of it, with everybody's times.
-    fn together(parts: Vec<Part>) -> Result<Record> {
+    pub fn together(parts: Vec<Self>) -> Result<T> {
         let seconds: Vec<_> = parts.iter().flat_map(|part| part.seconds.clone()).collect();
         let first = parts.into_iter().next().context("no rank has measured")?;
-        let times = time::summary(&seconds, first.calls);
-        let record = first.record;
-        Ok(Record { times, ..record })
+        let mut record = first.record;
+        record.set_times(time::summary(&seconds, first.calls));
+        Ok(record)
     }
 }
 
@@ -161,16 +174,31 @@ impl<'a> Plan<'a> {
 
     /// Measures with all ranks, or with that of this process. What the variants need is made first: what
     /// fails there fails before anything is measured.
-    pub fn run(&self, rank: Option<usize>, add: &mut dyn FnMut(Part) -> Result<()>) -> Result<()> {
+    pub fn run(
+        &self,
+        rank: Option<usize>,
+        add: &mut dyn FnMut(Part<Record>) -> Result<()>,
+    ) -> Result<()> {
         let reader = self.variants.contains(&Variant::Floor);
         let (place, world) = match rank {
             None => (self.place.clone(), self.world),
             Some(rank) => (self.place.of_rank(rank), 1),
         };
+        let mut kits = Kit::all(&place, world, reader, self.nccl.as_ref())?;
+        if self.variants.contains(&Variant::GemmAllReduce) {
+            let group = Group::new(self.place.of_ranks(self.world));
+            let ranks = match rank {
+                None => group.build()?,
+                Some(rank) => vec![steps::join(rank, group)?],
+            };
+            for (kit, rank) in kits.iter_mut().zip(ranks) {
+                kit.reduce_with(rank);
+            }
+        }
         let run = Run {
             plan: self,
             rank,
-            kits: Kit::all(&place, world, reader, self.nccl.as_ref())?,
+            kits,
         };
         self.all.iter().try_for_each(|&one| run.weights(one, add))
     }
@@ -178,7 +206,11 @@ impl<'a> Plan<'a> {
 
 impl Run<'_> {
     /// All variants over one set of weights, which is loaded once for those that run alike.
-    fn weights(&self, weights: Weights, add: &mut dyn FnMut(Part) -> Result<()>) -> Result<()> {
+    fn weights(
+        &self,
+        weights: Weights,
+        add: &mut dyn FnMut(Part<Record>) -> Result<()>,
+    ) -> Result<()> {
         let Plan { args, world, .. } = *self.plan;
         let Weights {
             shape,
@@ -237,7 +269,7 @@ impl Run<'_> {
         bench: &mut Bench,
         variant: Variant,
         m: usize,
-    ) -> Result<Part> {
+    ) -> Result<Part<Record>> {
         let Plan { args, world, .. } = *self.plan;
         let (kits, replays) = (&self.kits[..], args.replays as usize);
         let rel_err = self.relative_error(linear, bench, variant, m)?;
@@ -268,10 +300,7 @@ impl Run<'_> {
             layers,
             bytes_per_rank: Some(reads),
             nccl: nccl.map(|nccl| nccl.version().into()),
-            ranks: match args.processes {
-                true => Ranks::Processes,
-                false => Ranks::Threads,
-            },
+            ranks: Ranks::of(args),
             device: self.plan.place.describe(world),
             commit: self.plan.commit.clone(),
         };
@@ -294,7 +323,7 @@ impl Run<'_> {
         let kits = &self.kits[..];
         let error = match self.plan.args.residual {
             _ if !variant.computes() => return Ok(None),
-            _ if !variant.uses_nccl() => accuracy::relative_error::<f32>,
+            _ if !variant.exchanges_output() => accuracy::relative_error::<f32>,
             DType::F16 => accuracy::relative_error::<f16>,
             _ => accuracy::relative_error::<bf16>,
         };
@@ -302,7 +331,8 @@ impl Run<'_> {
     }
 }
 
-fn world(args: &Args, place: &Place) -> usize {
+/// Ranks.
+pub fn world(args: &Args, place: &Place) -> usize {
     let default = match place.is_host() {
         true => 2,
         false => place.devices.len().min(trellink::MAX_WORLD),
@@ -311,7 +341,7 @@ fn world(args: &Args, place: &Place) -> usize {
 }
 
 /// What is measured: `TRELLINK_COMMIT`, else the commit of the working directory's repository.
-fn commit() -> String {
+pub fn commit() -> String {
     let named = std::env::var("TRELLINK_COMMIT")
         .ok()
         .filter(|name| !name.is_empty());

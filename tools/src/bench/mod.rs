@@ -16,6 +16,7 @@ mod processes;
 mod record;
 mod report;
 mod shape;
+mod sweep;
 mod time;
 mod variant;
 
@@ -64,16 +65,22 @@ pub struct Args {
     /// CUDA, 8000000 on the host
     #[arg(long)]
     bytes: Option<usize>,
-    /// What is measured: fused, gemm, gemm+nccl, nccl, floor. Default: all that apply
+    /// What is measured: fused, gemm, gemm+allreduce, allreduce, gemm+nccl, nccl, floor.
+    /// Default: all that apply
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     variant: Vec<Variant>,
+    /// Measure all-reduces alone instead, of so many bytes on every rank: 2k,64k,1m
+    #[arg(long, value_delimiter = ',', value_name = "BYTES", value_parser = sweep::bytes, conflicts_with_all = [
+        "shape", "bits", "codebook", "m", "layers", "bytes", "variant", "svg",
+    ])]
+    all_reduce_bytes: Vec<usize>,
     /// Walks that are timed
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     replays: u32,
     /// Measure nothing: print and plot what `--json` printed earlier
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = [
         "shape", "bits", "codebook", "m", "world", "device", "residual", "layers", "bytes", "replays",
-        "processes", "rank",
+        "processes", "rank", "all_reduce_bytes",
     ])]
     from_json: Vec<PathBuf>,
     /// Write a plot: over M, and over bits where there are several
@@ -98,6 +105,9 @@ fn residual(name: &str) -> Result<DType, String> {
 pub fn run(args: &Args) -> Result<Outcome> {
     if let Some(rank) = args.rank {
         return processes::be_rank(args, rank.into());
+    }
+    if !args.all_reduce_bytes.is_empty() {
+        return sweep::run(args).map(|()| Outcome::Good);
     }
     let report = match &args.from_json[..] {
         [] => measure::all(args)?,

@@ -68,6 +68,14 @@ pub enum Ranks {
 }
 
 impl Ranks {
+    /// Of a run with these arguments.
+    pub fn of(args: &super::Args) -> Self {
+        match args.processes {
+            true => Ranks::Processes,
+            false => Ranks::Threads,
+        }
+    }
+
     /// So many of them.
     pub fn describe(self, world: usize) -> String {
         match self {

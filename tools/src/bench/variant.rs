@@ -10,7 +10,11 @@ pub enum Variant {
     Fused,
     /// Each rank's shard as a world of its own, all devices at the same time: no exchange.
     Gemm,
-    /// The same with a stored output, which NCCL then adds up in place.
+    /// The same with a stored output, which the crate's own all-reduce then adds up in place.
+    GemmAllReduce,
+    /// The crate's all-reduce of such an output, and nothing else.
+    AllReduce,
+    /// As `GemmAllReduce`, but NCCL adds up.
     GemmNccl,
     /// NCCL's all-reduce of such an output, and nothing else.
     Nccl,
@@ -20,9 +24,11 @@ pub enum Variant {
 
 impl Variant {
     /// In the order of the output.
-    pub const ALL: [Variant; 5] = [
+    pub const ALL: [Variant; 7] = [
         Variant::Fused,
         Variant::Gemm,
+        Variant::GemmAllReduce,
+        Variant::AllReduce,
         Variant::GemmNccl,
         Variant::Nccl,
         Variant::Floor,
@@ -33,6 +39,8 @@ impl Variant {
         match self {
             Variant::Fused => "fused",
             Variant::Gemm => "gemm",
+            Variant::GemmAllReduce => "gemm+allreduce",
+            Variant::AllReduce => "allreduce",
             Variant::GemmNccl => "gemm+nccl",
             Variant::Nccl => "nccl",
             Variant::Floor => "floor",
@@ -44,6 +52,10 @@ impl Variant {
         match self {
             Variant::Fused => "all ranks, with exchange and residual add in one kernel",
             Variant::Gemm => "each rank's shard as a world of one, with residual add, no exchange",
+            Variant::GemmAllReduce => {
+                "the shard's output stored, then summed in place by this crate; no residual add"
+            }
+            Variant::AllReduce => "this crate's all-reduce of that output alone",
             Variant::GemmNccl => {
                 "the shard's output stored, then summed in place by NCCL; no residual add"
             }
@@ -54,7 +66,12 @@ impl Variant {
 
     /// Whether each rank runs as a world of one.
     pub fn is_alone(self) -> bool {
-        self != Variant::Fused
+        !matches!(self, Variant::Fused | Variant::AllReduce)
+    }
+
+    /// Whether ranks exchange an output of its element type, instead of sums in f32.
+    pub fn exchanges_output(self) -> bool {
+        self.uses_nccl() || matches!(self, Variant::GemmAllReduce | Variant::AllReduce)
     }
 
     /// Whether it uses NCCL.
@@ -64,21 +81,23 @@ impl Variant {
 
     /// Whether a call reads the layer's weights.
     pub fn reads_weights(self) -> bool {
-        self != Variant::Nccl
+        !matches!(self, Variant::Nccl | Variant::AllReduce)
     }
 
     /// Whether it has a result that can be compared with the reference.
     pub fn computes(self) -> bool {
-        !matches!(self, Variant::Nccl | Variant::Floor)
+        self.reads_weights() && self != Variant::Floor
     }
 
     /// Why it cannot be measured, if so.
     pub fn obstacle(self, run: &Circumstances) -> Option<String> {
         match self {
             Variant::Fused | Variant::Gemm => None,
+            Variant::AllReduce => run.is_single(),
             _ if run.on_host => Some("the ranks are on the host".into()),
             Variant::Floor => None,
-            Variant::GemmNccl | Variant::Nccl => run.no_all_reduce(),
+            Variant::GemmAllReduce => run.no_shard_each(),
+            Variant::GemmNccl | Variant::Nccl => run.no_nccl(),
         }
     }
 }
@@ -117,24 +136,33 @@ pub struct Circumstances {
 
 impl Circumstances {
     /// Why the outputs of ranks that run as worlds of one cannot be added up by NCCL.
-    fn no_all_reduce(&self) -> Option<String> {
-        let Circumstances { devices, world, .. } = *self;
+    fn no_nccl(&self) -> Option<String> {
         if self.processes {
             return Some("NCCL is compared with by ranks in one process only".into());
         }
-        if world == 1 {
-            return Some("a single rank has nothing to exchange".into());
+        self.no_shard_each().or_else(|| self.nccl.clone().err())
+    }
+
+    fn is_single(&self) -> Option<String> {
+        (self.world == 1).then(|| "a single rank has nothing to exchange".into())
+    }
+
+    /// Why ranks that run as worlds of one have no outputs to be added up.
+    fn no_shard_each(&self) -> Option<String> {
+        let Circumstances { devices, world, .. } = *self;
+        if let Some(reason) = self.is_single() {
+            return Some(reason);
         }
         if devices < world {
             return Some(format!(
-                "NCCL wants a device for each of the {world} ranks, there are {devices}"
+                "each of the {world} ranks wants a device of its own, there are {devices}"
             ));
         }
         if self.smallest_k < world * trellink::format::GROUP {
             let k = self.smallest_k;
             return Some(format!("with K {k} some of the {world} ranks hold nothing"));
         }
-        self.nccl.clone().err()
+        None
     }
 }
 
@@ -208,7 +236,11 @@ mod tests {
             ..two_gpus()
         };
         let Selection { measured, left_out } = Selection::of(&[], &run);
-        assert_eq!(measured, [Variant::Fused, Variant::Gemm, Variant::Floor]);
+        let without = |v: &Variant| !v.uses_nccl();
+        assert!(measured
+            .iter()
+            .copied()
+            .eq(Variant::ALL.into_iter().filter(without)));
         assert_eq!(left_out, ["gemm+nccl, nccl: NCCL was not found"]);
         let floor = Selection::of(&[Variant::Floor], &run);
         assert!(floor.left_out.is_empty(), "nobody asked for NCCL");

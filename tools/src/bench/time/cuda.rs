@@ -4,24 +4,26 @@
 //! host. The walk before it, launched just ahead, keeps the GPU busy while the host enqueues the
 //! events and the graph, and lets the ranks' exchanges bring the GPUs into step.
 
-use super::Walk;
+use super::Repeat;
 use crate::graph;
 use crate::ranks::{Gate, Worker};
-use crate::tensor::{driver, Element};
+use crate::tensor::driver;
 use anyhow::Result;
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, CudaStream};
 use std::sync::Arc;
 
 /// Seconds of each replay.
-pub(super) fn time<R: Element>(
-    walk: &mut Walk<'_, R>,
+pub(super) fn time(
+    walk: &mut impl Repeat,
     worker: &mut Worker,
     stream: &Arc<CudaStream>,
     replays: usize,
     gate: &Gate,
 ) -> Result<Vec<f64>> {
-    walk.warm_up(worker)?;
+    // Outside a graph: NCCL connects its ranks in the first call of a size, which is nothing for a capture.
+    walk.once(worker)?;
+    worker.finish()?;
     let graph = graph::capture(worker, stream, |worker| walk.run(worker))?;
     gate.wait()?;
     graph::launch(&graph)?;
@@ -37,17 +39,6 @@ pub(super) fn time<R: Element>(
         Ok(f64::from(milliseconds) / 1e3)
     };
     (0..replays).map(replay).collect()
-}
-
-impl<R: Element> Walk<'_, R> {
-    /// One call outside a graph: NCCL connects its ranks in the first call of a size, which is nothing
-    /// for a capture.
-    fn warm_up(&mut self, worker: &mut Worker) -> Result<()> {
-        if let Some(layer) = self.layers.first() {
-            self.call.enqueue(worker, layer)?;
-        }
-        worker.finish()
-    }
 }
 
 fn event(stream: &Arc<CudaStream>) -> Result<CudaEvent> {

@@ -34,22 +34,43 @@ struct Walk<'a, R> {
     call: Call<'a, R>,
 }
 
-impl<R: Element> Walk<'_, R> {
+/// Calls that are timed together.
+pub trait Repeat {
+    /// One call.
+    fn once(&mut self, worker: &mut Worker) -> Result<()>;
+    /// All calls.
+    fn run(&mut self, worker: &mut Worker) -> Result<()>;
+}
+
+/// Seconds of each replay of `walk` on this rank.
+pub fn time(
+    walk: &mut impl Repeat,
+    worker: &mut Worker,
+    replays: usize,
+    gate: &Gate,
+) -> Result<Vec<f64>> {
+    match &worker.lane {
+        Lane::Host => host::time(walk, worker, replays, gate),
+        #[cfg(feature = "cuda")]
+        Lane::Cuda(stream) => cuda::time(walk, worker, &stream.clone(), replays, gate),
+    }
+}
+
+impl<R: Element> Repeat for Walk<'_, R> {
+    fn once(&mut self, worker: &mut Worker) -> Result<()> {
+        let mut first = self.layers.iter().take(1);
+        first.try_for_each(|layer| self.call.enqueue(worker, layer))
+    }
+
     fn run(&mut self, worker: &mut Worker) -> Result<()> {
         let mut layers = self.layers.iter();
         layers.try_for_each(|layer| self.call.enqueue(worker, layer))
     }
+}
 
-    /// Seconds of each replay on this rank.
-    fn time(&mut self, worker: &mut Worker, replays: usize, gate: &Gate) -> Result<Vec<f64>> {
-        match &worker.lane {
-            Lane::Host => host::time(self, worker, replays, gate),
-            #[cfg(feature = "cuda")]
-            Lane::Cuda(stream) => cuda::time(self, worker, &stream.clone(), replays, gate),
-        }
-    }
-
+impl<R: Element> Walk<'_, R> {
     fn check_finite(&self, worker: &Worker) -> Result<()> {
+        self.call.check()?;
         let values = self.call.values(worker)?;
         if values.into_iter().all(|value| value.widen().is_finite()) {
             return Ok(());
@@ -79,7 +100,7 @@ pub fn replays<R: Element>(
         })
     })?;
     let seconds = bench.crew.together(&mut walks, |_, worker, walk, gate| {
-        walk.time(worker, replays, gate)
+        time(walk, worker, replays, gate)
     })?;
     bench
         .crew
