@@ -22,7 +22,7 @@ const CHUNK_OCTETS: usize = 128;
 
 /// Bytes of input, by world, above which two shots are taken. One shot moves `2 (world - 1)` times the
 /// bytes, two move `2 (world - 1) / world` times, but wait once more, which fences make about 3 µs; at
-/// 400 GB/s both then take equally long here. Not measured.
+/// 400 GB/s both then take equally long here. Not measured; `trellink bench --all-reduce-bytes` does.
 const TWO_SHOT_BYTES: [usize; 9] = [
     usize::MAX,
     usize::MAX,

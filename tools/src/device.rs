@@ -33,6 +33,26 @@ impl Place {
         self.devices.iter().copied().cycle().take(world).collect()
     }
 
+    /// The value of `--device` for a process whose ranks are to run here: what was chosen is not chosen
+    /// again.
+    pub fn argument(&self) -> &'static str {
+        if self.is_host() {
+            "host"
+        } else {
+            "cuda"
+        }
+    }
+
+    /// The device of one rank alone.
+    pub fn of_rank(&self, rank: usize) -> Place {
+        let at = rank % self.devices.len();
+        Place {
+            devices: vec![self.devices[at]],
+            names: vec![self.names[at].clone()],
+            why: self.why.clone(),
+        }
+    }
+
     /// Whether the ranks run on the host.
     pub fn is_host(&self) -> bool {
         self.devices.contains(&Device::Host)

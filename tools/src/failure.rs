@@ -94,7 +94,7 @@ fn status(error: &anyhow::Error) -> u8 {
         ) || cause.is::<crate::ranks::Stopped>()
             || cause.is::<crate::nccl::Failed>()
             || cause
-                .downcast_ref::<crate::verify::Failed>()
+                .downcast_ref::<crate::processes::Failed>()
                 .is_some_and(|failed| !failed.bad_input)
     });
     if at_work {

@@ -5,12 +5,16 @@
 mod bench;
 mod device;
 mod failure;
+#[cfg(feature = "cuda")]
+mod graph;
 mod info;
 mod inspect;
 mod nccl;
 mod output;
+mod processes;
 mod random;
 mod ranks;
+mod soak;
 mod tensor;
 mod verify;
 
@@ -36,6 +40,8 @@ enum Command {
     Info(info::Args),
     /// Measure µs per call of row-parallel layers with random weights
     Bench(bench::Args),
+    /// Make random calls for a while, provoke failures, and check every result
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Soak(args) => soak::run(args),
     };
     match outcome {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@
 //! that allocates. So a call takes three steps, and each ends on all ranks before the next begins:
 //! prepare, run, drop.
 
+use crate::processes::steps;
 use anyhow::Result;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use trellink::{Group, Rank, Stream};
@@ -28,7 +29,8 @@ impl Lane {
         }
     }
 
-    fn of(rank: &Rank) -> Result<Self> {
+    /// The lane of a rank.
+    pub fn of(rank: &Rank) -> Result<Self> {
         match rank.device() {
             trellink::Device::Host => Ok(Lane::Host),
             #[cfg(feature = "cuda")]
@@ -78,6 +80,8 @@ impl Worker {
 /// Ranks that work at the same time.
 pub struct Crew {
     workers: Vec<Worker>,
+    /// Whether other processes take the same steps with theirs.
+    is_part: bool,
 }
 
 impl Crew {
@@ -95,7 +99,19 @@ impl Crew {
             })
         };
         let workers = ranks.into_iter().map(worker).collect::<Result<_>>()?;
-        Ok(Crew { workers })
+        Ok(Crew {
+            workers,
+            is_part: false,
+        })
+    }
+
+    /// The rank of this process, or none, in a crew of several processes: its steps end when those of the
+    /// others do.
+    pub fn part(rank: Option<Rank>) -> Result<Self> {
+        Ok(Crew {
+            is_part: true,
+            ..Self::of(rank.into_iter().collect())?
+        })
     }
 
     /// Number of ranks.
@@ -136,7 +152,7 @@ impl Crew {
         states: &mut [S],
         step: impl Fn(usize, &mut Worker, &mut S, &Gate) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
-        let gate = Gate::new(self.len());
+        let gate = Gate::new(self.len(), self.is_part);
         let (gate, step) = (&gate, &step);
         let results: Vec<Result<T>> = std::thread::scope(|scope| {
             let workers = self.workers.iter_mut().zip(states).enumerate();
@@ -150,7 +166,11 @@ impl Crew {
                 .map(|end| end.unwrap_or_else(|_| Err(Stopped::Panic.into())))
                 .collect()
         });
-        first_cause(results)
+        let values = first_cause(results)?;
+        if self.is_part {
+            steps::end_step()?;
+        }
+        Ok(values)
     }
 }
 
@@ -203,18 +223,21 @@ impl std::fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// A barrier that ranks leave within a microsecond of one another, and that opens with an error
+/// A barrier that threads leave within a microsecond of one another, processes within some ten, and that opens with an error
 /// when one of them will never come.
 pub struct Gate {
     ranks: usize,
     arrivals: AtomicUsize,
     broken: AtomicBool,
+    /// Whether the others are in other processes.
+    is_part: bool,
 }
 
 impl Gate {
-    fn new(ranks: usize) -> Self {
+    fn new(ranks: usize, is_part: bool) -> Self {
         Gate {
             ranks,
+            is_part,
             arrivals: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
         }
@@ -225,6 +248,9 @@ impl Gate {
     /// # Errors
     /// [`Stopped::Gate`] if a rank has failed.
     pub fn wait(&self) -> Result<(), Stopped> {
+        if self.is_part {
+            return steps::gate().map_err(|_| Stopped::Gate);
+        }
         // AcqRel here and Acquire below: what a rank did before it came is seen by all who leave.
         let round = self.arrivals.fetch_add(1, Ordering::AcqRel) / self.ranks;
         let mut polls = 0u32;

@@ -116,7 +116,7 @@ fn bench(options: &[&str]) -> common::Run {
 
 #[test]
 fn bench_gives_one_row_per_combination_and_variant() {
-    let options = "--shape 384x256 --bits 1.5,4 --codebook mul1,mcg --m 1,3 --world 2 --json";
+    let options = "--shape 384x256 --bits 1.5,4 --codebook mul1,mcg --m 1,3 --world 2 --json --variant fused,fused+norm,gemm";
     let json = bench(&options.split(' ').collect::<Vec<_>>()).json(0);
     let rows = json.as_array().unwrap();
     // 1.5 bits exist with mul1 only: three sets of weights, two M, three variants.
@@ -155,6 +155,46 @@ fn bench_runs_where_ranks_hold_nothing_and_in_f16() {
     assert!(json[0]["rel_err"].as_f64().unwrap() <= 4e-4);
 }
 
+/// Times differ, all else is as with threads, also where only some ranks have anything to run.
+#[test]
+#[cfg(target_os = "linux")]
+fn bench_runs_each_rank_in_a_process() {
+    let measured = |options: &str| {
+        let fixed = "--shape 384x256 --m 1,3 --world 3 --json ";
+        let options = fixed.to_owned() + options;
+        let mut json = bench(&options.split_whitespace().collect::<Vec<_>>()).json(0);
+        for row in json.as_array_mut().unwrap() {
+            let number = |field: &str| row[field].as_f64().unwrap();
+            assert!(0.0 < number("us_min") && number("us_min") <= number("us_median"));
+            // Numbers that pass through JSON twice may lose their last digit.
+            row["rel_err"] = row["rel_err"].as_f64().map(|e| format!("{e:.9e}")).into();
+            for time in ["us_min", "us_median", "us_max"] {
+                row[time].take();
+            }
+        }
+        json
+    };
+    let mut threads = measured("");
+    for row in threads.as_array_mut().unwrap() {
+        assert_eq!(row["ranks"], "threads");
+        row["ranks"] = "processes".into();
+    }
+    assert_eq!(measured("--processes"), threads);
+    let text = bench(&["--shape", "256x128", "--processes"]);
+    assert!(
+        text.out.starts_with("2 ranks in processes on host"),
+        "{}",
+        text.out
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn bench_says_what_a_process_could_not_do() {
+    bench(&["--rank", "2", "--world", "2"]).assert_refused("there is no rank 2");
+    bench(&["--variant", "nccl", "--processes"]).assert_refused("the ranks are on the host");
+}
+
 #[test]
 fn bench_names_the_commit_that_it_is_told() {
     let args = "bench --device host --shape 128x128 --layers 1 --replays 1 --json";
@@ -173,9 +213,63 @@ fn bench_measures_the_variants_it_is_told() {
 }
 
 #[test]
+fn bench_measures_the_all_reduce_alone() {
+    let json = bench(&["--shape", "256x128", "--variant", "allreduce", "--json"]).json(0);
+    assert_eq!(
+        (&json[0]["variant"], &json[0]["bytes_per_rank"]),
+        (&"allreduce".into(), &0.into())
+    );
+    assert!(json[0]["rel_err"].is_null());
+    let alone = ["--world", "1", "--variant", "allreduce"];
+    bench(&alone).assert_refused("nothing to exchange");
+}
+
+/// Of as many bytes as it is told.
+fn assert_sweeps(options: &str) {
+    let args = "bench --device host --replays 2 --world 3 --all-reduce-bytes 16,2k,64k --json";
+    let json = run(args.split(' ').chain(options.split_whitespace())).json(0);
+    let rows = json.as_array().unwrap();
+    let bytes: Vec<u64> = rows
+        .iter()
+        .map(|row| row["bytes"].as_u64().unwrap())
+        .collect();
+    assert_eq!(bytes, [16, 2048, 65_536]);
+    for row in rows {
+        assert_eq!(
+            (&row["variant"], &row["world"]),
+            (&"allreduce".into(), &3.into())
+        );
+        assert!(row["us_median"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn bench_measures_all_reduces_by_their_length() {
+    assert_sweeps("--residual f16");
+    let text = run("bench --device host --replays 1 --all-reduce-bytes 2k".split(' '));
+    assert_eq!(text.status, 0, "{}", text.error);
+    assert!(
+        text.out
+            .contains("left out: nccl: the ranks are on the host"),
+        "{}",
+        text.out
+    );
+    bench(&["--all-reduce-bytes", "2k"]).assert_refused("--layers");
+    run(["bench", "--all-reduce-bytes", "17"]).assert_refused("multiple of 16");
+    let alone = "bench --device host --world 1 --all-reduce-bytes 2k";
+    run(alone.split(' ')).assert_refused("nothing to exchange");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn bench_measures_all_reduces_of_processes() {
+    assert_sweeps("--processes");
+}
+
+#[test]
 fn bench_says_what_it_leaves_out_and_why() {
     let text = bench(&["--shape", "256x128"]);
-    let expected = "left out: gemm+nccl, nccl, floor: the ranks are on the host\n";
+    let expected = "left out: gemm+allreduce, gemm+nccl, nccl, floor: the ranks are on the host\n";
     assert!(text.out.contains(expected), "{}", text.out);
     let json = bench(&["--shape", "256x128", "--json"]);
     assert_eq!(json.error, expected);

@@ -67,6 +67,8 @@ fn ranks_in_processes_find_what_ranks_in_threads_find() {
     let processes = verify(&paths, &["--world", "3", "--json", "--processes"]).json(0);
     assert_eq!(processes, threads);
     assert_eq!(processes["passed"], 32);
+    let alone = verify(&paths[..1], &["--world", "1", "--json", "--processes"]).json(0);
+    assert_eq!(alone["passed"], 1, "a single rank has nobody to meet");
 }
 
 #[test]

@@ -4,9 +4,9 @@ use super::kit::Kit;
 use super::variant::Variant;
 use crate::ranks::{Lane, Worker};
 use crate::tensor::{Element, Tensor};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use half::f16;
-use trellink::{Epilogue, RmsNorm, RowParallel};
+use trellink::{AllReduce, Epilogue, RmsNorm, RowParallel};
 
 /// One rank's calls of a variant, all on the same memory.
 pub struct Call<'a, R> {
@@ -40,7 +40,7 @@ impl<'a, R: Element> Call<'a, R> {
         out: Vec<R>,
     ) -> Result<Self> {
         let message = match variant {
-            Variant::Nccl => Some(Tensor::for_peers(lane, out.clone())?),
+            Variant::Nccl | Variant::AllReduce => Some(Tensor::for_peers(lane, out.clone())?),
             _ => None,
         };
         let norm = match variant {
@@ -71,6 +71,16 @@ impl<'a, R: Element> Call<'a, R> {
             Variant::Fused | Variant::FusedNorm | Variant::Gemm => {
                 self.forward(worker, layer, Epilogue::Add)
             }
+            Variant::GemmAllReduce => {
+                self.forward(worker, layer, Epilogue::Store)?;
+                self.kit.own_sum(&worker.lane, &mut self.out)
+            }
+            Variant::AllReduce => {
+                let Worker { rank, lane } = worker;
+                let message = self.message.as_ref().context("there is no message")?;
+                let (input, output) = (message.input(lane), self.out.output(lane, Epilogue::Store));
+                Ok(AllReduce::new().run(rank, lane.stream(), input, output)?)
+            }
             Variant::GemmNccl => {
                 self.forward(worker, layer, Epilogue::Store)?;
                 self.kit.nccl_sum(&worker.lane, None, &mut self.out)
@@ -96,6 +106,11 @@ impl<'a, R: Element> Call<'a, R> {
             output = output.rms_norm(RmsNorm::new(weight.input(lane), 1e-5, out));
         }
         Ok(layer.forward(rank, lane.stream(), self.x.input(lane), output)?)
+    }
+
+    /// Whether everything that has run went well, also what is none of the worker's rank.
+    pub fn check(&self) -> Result<()> {
+        self.kit.check()
     }
 
     /// The output, once everything that was enqueued is done.

@@ -2,6 +2,7 @@
 
 use super::variant::Variant;
 use crate::device::Place;
+use crate::processes::steps;
 use crate::ranks::Crew;
 use anyhow::Result;
 use std::ops::Range;
@@ -12,7 +13,9 @@ use trellink::{Group, RowParallel, Split};
 pub struct Bench {
     /// The ranks.
     pub crew: Crew,
-    /// By rank: all layers have the same weights, each in memory of its own.
+    /// The first rank of the crew; in a process of its own the only one.
+    pub first: usize,
+    /// By rank of the crew: all layers have the same weights, each in memory of its own.
     pub layers: Vec<Vec<RowParallel>>,
     /// By rank: its input channels of the whole layer.
     pub ranges: Vec<Range<usize>>,
@@ -33,6 +36,16 @@ pub struct Load<'a> {
     pub layers: usize,
     /// Rows of a call at most.
     pub rows: usize,
+    /// The rank of this process, if all have their own.
+    pub rank: Option<usize>,
+}
+
+/// All ranks of a group, or that of this process.
+pub fn join(rank: Option<usize>, group: Group) -> Result<Crew> {
+    match rank {
+        None => Crew::build(group),
+        Some(rank) => Crew::part(Some(steps::join(rank, group)?)),
+    }
 }
 
 impl Bench {
@@ -49,7 +62,7 @@ impl Bench {
     /// One group of all ranks.
     fn together(place: &Place, load: Load<'_>, split: &Split) -> Result<Self> {
         let group = Group::new(place.of_ranks(load.world)).slot_values(load.slot_values());
-        let mut crew = Crew::build(group)?;
+        let mut crew = join(load.rank, group)?;
         let layers = crew.each(|_, worker| {
             let layer = |_| Ok(RowParallel::load(&worker.rank, &load.linear, split)?);
             (0..load.layers).map(layer).collect()
@@ -64,11 +77,17 @@ impl Bench {
         let shards = split.iter().filter(|range| !range.is_empty());
         let ranges: Vec<_> = shards.take(place.devices.len()).collect();
         let group = |device| Group::new([device]).slot_values(load.slot_values()).build();
-        let devices = place.of_ranks(ranges.len()).into_iter();
-        let groups = devices.map(group).collect::<Result<Vec<_>, _>>()?;
-        let mut crew = Crew::of(groups.into_iter().flatten().collect())?;
+        let devices = place.of_ranks(ranges.len()).into_iter().enumerate();
+        let devices = devices.filter(|(rank, _)| load.rank.is_none_or(|own| own == *rank));
+        let groups = devices.map(|(_, device)| group(device));
+        let ranks = groups.collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
+        let mut crew = match load.rank {
+            None => Crew::of(ranks.collect())?,
+            Some(_) => Crew::part(ranks.last())?,
+        };
+        let first = load.rank.unwrap_or(0);
         let layers = crew.each(|at, worker| {
-            let shard = load.linear.rows(ranges[at].clone())?;
+            let shard = load.linear.rows(ranges[first + at].clone())?;
             let whole = Split::even(shard.k(), 1)?;
             let layer = |_| Ok(RowParallel::load(&worker.rank, &shard, &whole)?);
             (0..load.layers).map(layer).collect()
@@ -84,6 +103,7 @@ impl Bench {
     ) -> Result<Self> {
         Ok(Bench {
             crew,
+            first: load.rank.unwrap_or(0),
             layers,
             n: load.linear.n(),
             rank_bytes: load.linear.rows(ranges[0].clone())?.packed_bytes(),

@@ -3,23 +3,25 @@
 use super::accuracy;
 use super::kit::Kit;
 use super::load::{Bench, Load};
-use super::record::Record;
+use super::processes;
+use super::record::{Ranks, Record};
 use super::report::Report;
 use super::shape::Shape;
-use super::time;
+use super::time::{self, Times};
 use super::variant::{Circumstances, Selection, Variant};
 use super::Args;
 use crate::device::{self, Place};
 use crate::nccl::Nccl;
 use crate::output;
+use crate::processes::steps;
 use crate::random::RandomLinear;
-use anyhow::{bail, Result};
+use anyhow::{bail, Context as _, Result};
 use half::{bf16, f16};
-use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use trellink::format::{Bits, Codebook, DType};
 use trellink::weights::Linear;
-use trellink::Split;
+use trellink::{Group, Split};
 
 /// One set of weights.
 #[derive(Clone, Copy)]
@@ -29,33 +31,82 @@ struct Weights {
     codebook: Codebook,
 }
 
-/// What all measurements of a run have in common.
-struct Run<'a> {
-    args: &'a Args,
-    place: Place,
-    world: usize,
+/// What is to be measured, and where: the same for all ranks.
+pub struct Plan<'a> {
+    pub args: &'a Args,
+    pub place: Place,
+    pub world: usize,
+    all: Vec<Weights>,
     variants: Vec<Variant>,
+    /// What was asked for and is not measured, with the reason.
+    pub left_out: Vec<String>,
     nccl: Option<Arc<Nccl>>,
-    kits: Vec<Kit>,
-    bar: ProgressBar,
     commit: String,
+}
+
+/// A measurement before the times of all ranks have come together.
+#[derive(Serialize, Deserialize)]
+pub struct Part<T> {
+    /// Without its times.
+    pub record: T,
+    /// Of each replay, by rank of this process.
+    pub seconds: Vec<Vec<f64>>,
+    /// In each replay.
+    pub calls: usize,
+}
+
+/// What is measured in µs per call.
+pub trait Timed {
+    /// Sets them.
+    fn set_times(&mut self, times: Times);
+}
+
+impl Timed for Record {
+    fn set_times(&mut self, times: Times) {
+        self.times = times;
+    }
+}
+
+/// A plan being carried out by all ranks, or by that of this process.
+struct Run<'a> {
+    plan: &'a Plan<'a>,
+    rank: Option<usize>,
+    kits: Vec<Kit>,
 }
 
 /// Measures everything.
 pub fn all(args: &Args) -> Result<Report> {
-    let place = device::choose(args.device)?;
-    let all = weights(args, &place)?;
-    let (run, left_out) = Run::prepare(args, place, &all)?;
+    let plan = Plan::new(args)?;
     let mut records = Vec::new();
-    for weights in all {
-        run.weights(weights, &mut records)?;
+    let bar = output::progress(plan.measurements());
+    let mut add = |parts: Vec<Part<Record>>| {
+        let record = Part::together(parts)?;
+        bar.set_message(format!("{} {} bits", record.shape, record.bits));
+        bar.inc(1);
+        records.push(record);
+        Ok(())
+    };
+    match args.processes {
+        true => processes::lead(args, plan.world, &mut add)?,
+        false => plan.run(None, &mut |part| add(vec![part]))?,
     }
-    run.bar.finish_and_clear();
+    bar.finish_and_clear();
     Ok(Report {
         records,
-        why: Some(run.place.why),
-        left_out,
+        why: Some(plan.place.why),
+        left_out: plan.left_out,
     })
+}
+
+impl<T: Timed> Part<T> {
+    /// The measurement of all ranks: what the first has to say of it, with everybody's times.
+    pub fn together(parts: Vec<Self>) -> Result<T> {
+        let seconds: Vec<_> = parts.iter().flat_map(|part| part.seconds.clone()).collect();
+        let first = parts.into_iter().next().context("no rank has measured")?;
+        let mut record = first.record;
+        record.set_times(time::summary(&seconds, first.calls));
+        Ok(record)
+    }
 }
 
 /// Every combination of what was asked for that the format has.
@@ -82,13 +133,14 @@ fn weights(args: &Args, place: &Place) -> Result<Vec<Weights>> {
     Ok(all)
 }
 
-impl<'a> Run<'a> {
-    /// Chooses the variants and makes what they need; also says which are left out, and why. What
-    /// fails here fails before anything is measured.
-    fn prepare(args: &'a Args, place: Place, all: &[Weights]) -> Result<(Self, Vec<String>)> {
+impl<'a> Plan<'a> {
+    /// Chooses the variants; also says which are left out, and why.
+    pub fn new(args: &'a Args) -> Result<Self> {
+        let place = device::choose(args.device)?;
+        let all = weights(args, &place)?;
         let world = world(args, &place);
         let wants_nccl = args.variant.is_empty() || args.variant.iter().any(|v| v.uses_nccl());
-        let nccl = match wants_nccl && !place.is_host() {
+        let nccl = match wants_nccl && !place.is_host() && !args.processes {
             true => Nccl::find(),
             false => Err("it was not looked for".into()),
         };
@@ -96,6 +148,7 @@ impl<'a> Run<'a> {
             on_host: place.is_host(),
             devices: place.devices.len(),
             world,
+            processes: args.processes,
             smallest_k: all.iter().map(|w| w.shape.k).min().unwrap_or(0),
             nccl: nccl.as_ref().map(drop).map_err(Clone::clone),
         };
@@ -103,40 +156,80 @@ impl<'a> Run<'a> {
         if measured.is_empty() {
             bail!("nothing to measure; {}", left_out.join("; "));
         }
-        let nccl = nccl.ok().filter(|_| measured.iter().any(|v| v.uses_nccl()));
-        let reader = measured.contains(&Variant::Floor);
-        let run = Run {
+        Ok(Plan {
             args,
             world,
-            kits: Kit::all(&place, world, reader, nccl.as_ref())?,
-            bar: output::progress(all.len() * measured.len()),
+            all,
+            nccl: nccl.ok().filter(|_| measured.iter().any(|v| v.uses_nccl())),
             variants: measured,
-            nccl,
+            left_out,
             place,
             commit: commit(),
-        };
-        Ok((run, left_out))
+        })
     }
 
+    fn measurements(&self) -> usize {
+        self.all.len() * self.variants.len() * self.args.m.len()
+    }
+
+    /// Measures with all ranks, or with that of this process. What the variants need is made first: what
+    /// fails there fails before anything is measured.
+    pub fn run(
+        &self,
+        rank: Option<usize>,
+        add: &mut dyn FnMut(Part<Record>) -> Result<()>,
+    ) -> Result<()> {
+        let reader = self.variants.contains(&Variant::Floor);
+        let (place, world) = match rank {
+            None => (self.place.clone(), self.world),
+            Some(rank) => (self.place.of_rank(rank), 1),
+        };
+        let mut kits = Kit::all(&place, world, reader, self.nccl.as_ref())?;
+        if self.variants.contains(&Variant::GemmAllReduce) {
+            let group = Group::new(self.place.of_ranks(self.world));
+            let ranks = match rank {
+                None => group.build()?,
+                Some(rank) => vec![steps::join(rank, group)?],
+            };
+            for (kit, rank) in kits.iter_mut().zip(ranks) {
+                kit.reduce_with(rank);
+            }
+        }
+        let run = Run {
+            plan: self,
+            rank,
+            kits,
+        };
+        self.all.iter().try_for_each(|&one| run.weights(one, add))
+    }
+}
+
+impl Run<'_> {
     /// All variants over one set of weights, which is loaded once for those that run alike.
-    fn weights(&self, weights: Weights, records: &mut Vec<Record>) -> Result<()> {
+    fn weights(
+        &self,
+        weights: Weights,
+        add: &mut dyn FnMut(Part<Record>) -> Result<()>,
+    ) -> Result<()> {
+        let Plan { args, world, .. } = *self.plan;
         let Weights {
             shape,
             bits,
             codebook,
         } = weights;
-        self.bar.set_message(format!("{shape} {bits} {codebook}"));
         let random = RandomLinear::new(shape.k, shape.n, bits, codebook);
         let linear = random.view()?;
-        let rows = self.args.m.iter().copied().max().unwrap_or(1) as usize;
+        let rows = args.m.iter().copied().max().unwrap_or(1) as usize;
         let load = Load {
             linear,
-            world: self.world,
+            world,
             layers: self.layers(&linear)?,
             rows,
+            rank: self.rank,
         };
         for alone in [false, true] {
             let mut variants = self
+                .plan
                 .variants
                 .iter()
                 .filter(|v| v.is_alone() == alone)
@@ -144,13 +237,11 @@ impl<'a> Run<'a> {
             if variants.peek().is_none() {
                 continue;
             }
-            let mut bench = Bench::load(&self.place, load, alone)?;
+            let mut bench = Bench::load(&self.plan.place, load, alone)?;
             for &variant in variants {
-                for &m in &self.args.m {
-                    let record = self.measure(weights, &linear, &mut bench, variant, m as usize)?;
-                    records.push(record);
+                for &m in &args.m {
+                    add(self.measure(weights, &linear, &mut bench, variant, m as usize)?)?;
                 }
-                self.bar.inc(1);
             }
         }
         Ok(())
@@ -158,15 +249,16 @@ impl<'a> Run<'a> {
 
     /// Distinct weight tensors.
     fn layers(&self, linear: &Linear<'_>) -> Result<usize> {
-        if let Some(layers) = self.args.layers {
+        let Plan { args, world, .. } = *self.plan;
+        if let Some(layers) = args.layers {
             return Ok(layers as usize);
         }
-        let default = match self.place.is_host() {
+        let default = match self.plan.place.is_host() {
             true => 8_000_000,
             false => 400_000_000,
         };
-        let shard = linear.rows(Split::even(linear.k(), self.world)?.range(0))?;
-        let wanted = self.args.bytes.unwrap_or(default);
+        let shard = linear.rows(Split::even(linear.k(), world)?.range(0))?;
+        let wanted = args.bytes.unwrap_or(default);
         Ok(wanted.div_ceil(shard.packed_bytes().max(1)).max(1))
     }
 
@@ -177,10 +269,11 @@ impl<'a> Run<'a> {
         bench: &mut Bench,
         variant: Variant,
         m: usize,
-    ) -> Result<Record> {
-        let (kits, replays) = (&self.kits[..], self.args.replays as usize);
+    ) -> Result<Part<Record>> {
+        let Plan { args, world, .. } = *self.plan;
+        let (kits, replays) = (&self.kits[..], args.replays as usize);
         let rel_err = self.relative_error(linear, bench, variant, m)?;
-        let times = match self.args.residual {
+        let seconds = match args.residual {
             DType::F16 => time::replays::<f16>(bench, kits, variant, m, replays)?,
             _ => time::replays::<bf16>(bench, kits, variant, m, replays)?,
         };
@@ -189,8 +282,9 @@ impl<'a> Run<'a> {
         } else {
             0
         };
-        let nccl = self.nccl.as_ref().filter(|_| variant.uses_nccl());
-        Ok(Record {
+        let nccl = self.plan.nccl.as_ref().filter(|_| variant.uses_nccl());
+        let layers = bench.layers.iter().map(Vec::len).max();
+        let record = Record {
             shape: weights.shape.to_string(),
             k: weights.shape.k,
             k_per_rank: Some(bench.ranges[0].len()),
@@ -198,16 +292,22 @@ impl<'a> Run<'a> {
             bits: weights.bits.half_bits() as f64 / 2.0,
             codebook: weights.codebook.name().into(),
             m,
-            world: self.world,
+            world,
             variant: variant.name().into(),
-            times,
+            times: Times::default(),
             rel_err,
-            dtype: Some(self.args.residual.to_string()),
-            layers: bench.layers.iter().map(Vec::len).max(),
+            dtype: Some(args.residual.to_string()),
+            layers,
             bytes_per_rank: Some(reads),
             nccl: nccl.map(|nccl| nccl.version().into()),
-            device: self.place.describe(self.world),
-            commit: self.commit.clone(),
+            ranks: Ranks::of(args),
+            device: self.plan.place.describe(world),
+            commit: self.plan.commit.clone(),
+        };
+        Ok(Part {
+            record,
+            seconds,
+            calls: layers.unwrap_or(1),
         })
     }
 
@@ -221,17 +321,18 @@ impl<'a> Run<'a> {
         m: usize,
     ) -> Result<Option<f64>> {
         let kits = &self.kits[..];
-        let error = match self.args.residual {
+        let error = match self.plan.args.residual {
             _ if !variant.computes() => return Ok(None),
-            _ if !variant.uses_nccl() => accuracy::relative_error::<f32>,
+            _ if !variant.exchanges_output() => accuracy::relative_error::<f32>,
             DType::F16 => accuracy::relative_error::<f16>,
             _ => accuracy::relative_error::<bf16>,
         };
-        error(bench, kits, variant, linear, m).map(Some)
+        error(bench, kits, variant, linear, m)
     }
 }
 
-fn world(args: &Args, place: &Place) -> usize {
+/// Ranks.
+pub fn world(args: &Args, place: &Place) -> usize {
     let default = match place.is_host() {
         true => 2,
         false => place.devices.len().min(trellink::MAX_WORLD),
@@ -240,7 +341,7 @@ fn world(args: &Args, place: &Place) -> usize {
 }
 
 /// What is measured: `TRELLINK_COMMIT`, else the commit of the working directory's repository.
-fn commit() -> String {
+pub fn commit() -> String {
     let named = std::env::var("TRELLINK_COMMIT")
         .ok()
         .filter(|name| !name.is_empty());

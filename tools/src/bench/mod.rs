@@ -3,7 +3,8 @@
 //! `shape` and `variant` say what can be measured, `measure` goes through what was asked for. `load`
 //! brings the weights to the ranks, `call` is what a rank enqueues, with its `kit` where that is more
 //! than the layer; `time` runs and times calls on either back end, `accuracy` checks one. Each
-//! measurement is a `record`; `report` prints and `plot` draws them, also those stored earlier.
+//! measurement is a `record`; `report` prints and `plot` draws them, also those stored earlier. Where
+//! ranks are `processes`, each goes through the same with its own part, and the times come together here.
 
 mod accuracy;
 mod call;
@@ -11,9 +12,11 @@ mod kit;
 mod load;
 mod measure;
 mod plot;
+mod processes;
 mod record;
 mod report;
 mod shape;
+mod sweep;
 mod time;
 mod variant;
 
@@ -45,6 +48,9 @@ pub struct Args {
     /// Ranks, 1 to 8. Default: one per GPU, 2 on the host
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     world: Option<u8>,
+    /// Run each rank in a process of its own
+    #[arg(long)]
+    processes: bool,
     /// Where the ranks run
     #[arg(long, value_enum, default_value_t)]
     device: Choice,
@@ -59,15 +65,22 @@ pub struct Args {
     /// CUDA, 8000000 on the host
     #[arg(long)]
     bytes: Option<usize>,
-    /// What is measured: fused, fused+norm, gemm, gemm+nccl, nccl, floor. Default: all that apply
+    /// What is measured: fused, fused+norm, gemm, gemm+allreduce, allreduce, gemm+nccl, nccl, floor.
+    /// Default: all that apply
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     variant: Vec<Variant>,
+    /// Measure all-reduces alone instead, of so many bytes on every rank: 2k,64k,1m
+    #[arg(long, value_delimiter = ',', value_name = "BYTES", value_parser = sweep::bytes, conflicts_with_all = [
+        "shape", "bits", "codebook", "m", "layers", "bytes", "variant", "svg",
+    ])]
+    all_reduce_bytes: Vec<usize>,
     /// Walks that are timed
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     replays: u32,
     /// Measure nothing: print and plot what `--json` printed earlier
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = [
         "shape", "bits", "codebook", "m", "world", "device", "residual", "layers", "bytes", "replays",
+        "processes", "rank", "all_reduce_bytes",
     ])]
     from_json: Vec<PathBuf>,
     /// Write a plot: over M, and over bits where there are several
@@ -76,6 +89,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Be a rank of a `--processes` run, whose parent is at the other end of the pipes
+    #[arg(long, hide = true, requires = "world")]
+    rank: Option<u8>,
 }
 
 fn residual(name: &str) -> Result<DType, String> {
@@ -87,6 +103,12 @@ fn residual(name: &str) -> Result<DType, String> {
 
 /// Runs `bench`.
 pub fn run(args: &Args) -> Result<Outcome> {
+    if let Some(rank) = args.rank {
+        return processes::be_rank(args, rank.into());
+    }
+    if !args.all_reduce_bytes.is_empty() {
+        return sweep::run(args).map(|()| Outcome::Good);
+    }
     let report = match &args.from_json[..] {
         [] => measure::all(args)?,
         files => stored(files, &args.variant)?,

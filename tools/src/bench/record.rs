@@ -47,17 +47,50 @@ pub struct Record {
     /// NCCL's version, where it took part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nccl: Option<String>,
+    /// Where it is not said: threads of one process.
+    #[serde(default)]
+    pub ranks: Ranks,
     /// The devices of the ranks.
     pub device: String,
     /// What was measured.
     pub commit: String,
 }
 
+/// How the ranks ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ranks {
+    /// As threads of one process.
+    #[default]
+    Threads,
+    /// Each in a process of its own.
+    Processes,
+}
+
+impl Ranks {
+    /// Of a run with these arguments.
+    pub fn of(args: &super::Args) -> Self {
+        match args.processes {
+            true => Ranks::Processes,
+            false => Ranks::Threads,
+        }
+    }
+
+    /// So many of them.
+    pub fn describe(self, world: usize) -> String {
+        match self {
+            Ranks::Threads => format!("{world} ranks"),
+            Ranks::Processes => format!("{world} ranks in processes"),
+        }
+    }
+}
+
 impl Record {
     /// Whether `other` measures the same task at the same place.
     pub fn is_comparable(&self, other: &Record) -> bool {
         let task = |r: &Record| (r.shape.clone(), r.k, r.n, r.codebook.clone(), r.m, r.world);
-        task(self) == task(other) && self.bits == other.bits && self.device == other.device
+        let place = |r: &Record| (r.ranks, r.device.clone());
+        task(self) == task(other) && self.bits == other.bits && place(self) == place(other)
     }
 
     /// This time as a multiple of that of `variant` for the same task, preferably of the same commit.
@@ -104,6 +137,7 @@ pub mod tests {
             layers: Some(24),
             bytes_per_rank: Some(16_777_216),
             nccl: variant.contains("nccl").then(|| "2.28.9".into()),
+            ranks: Ranks::Threads,
             device: "two of them".into(),
             commit: "abc".into(),
         }
@@ -135,7 +169,9 @@ pub mod tests {
         assert_eq!(all[4].ratio_to("fused", &all), Some(1.0));
         assert_eq!(all[3].ratio_to("fused", &all), Some(6.0), "the latest");
         assert_eq!(all[2].ratio_to("floor", &all), None);
-        all[2].device = "others".into();
+        all[2].ranks = Ranks::Processes;
+        assert_eq!(all[2].ratio_to("fused", &all), None);
+        (all[2].ranks, all[2].device) = (Ranks::Threads, "others".into());
         assert_eq!(all[2].ratio_to("fused", &all), None);
     }
 }

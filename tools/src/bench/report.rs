@@ -65,10 +65,11 @@ impl Report {
     fn places(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for record in &self.records {
-            let (world, device, commit) = (record.world, &record.device, &record.commit);
+            let ranks = record.ranks.describe(record.world);
+            let (device, commit) = (&record.device, &record.commit);
             let why = self.why.iter().map(|why| format!(", because {why}"));
             let why: String = why.collect();
-            let line = format!("{world} ranks on {device}{why}; commit {commit}");
+            let line = format!("{ranks} on {device}{why}; commit {commit}");
             if !lines.contains(&line) {
                 lines.push(line);
             }

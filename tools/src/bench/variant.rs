@@ -12,7 +12,11 @@ pub enum Variant {
     FusedNorm,
     /// Each rank's shard as a world of its own, all devices at the same time: no exchange.
     Gemm,
-    /// The same with a stored output, which NCCL then adds up in place.
+    /// The same with a stored output, which the crate's own all-reduce then adds up in place.
+    GemmAllReduce,
+    /// The crate's all-reduce of such an output, and nothing else.
+    AllReduce,
+    /// As `GemmAllReduce`, but NCCL adds up.
     GemmNccl,
     /// NCCL's all-reduce of such an output, and nothing else.
     Nccl,
@@ -22,10 +26,12 @@ pub enum Variant {
 
 impl Variant {
     /// In the order of the output.
-    pub const ALL: [Variant; 6] = [
+    pub const ALL: [Variant; 8] = [
         Variant::Fused,
         Variant::FusedNorm,
         Variant::Gemm,
+        Variant::GemmAllReduce,
+        Variant::AllReduce,
         Variant::GemmNccl,
         Variant::Nccl,
         Variant::Floor,
@@ -37,6 +43,8 @@ impl Variant {
             Variant::Fused => "fused",
             Variant::FusedNorm => "fused+norm",
             Variant::Gemm => "gemm",
+            Variant::GemmAllReduce => "gemm+allreduce",
+            Variant::AllReduce => "allreduce",
             Variant::GemmNccl => "gemm+nccl",
             Variant::Nccl => "nccl",
             Variant::Floor => "floor",
@@ -49,6 +57,10 @@ impl Variant {
             Variant::Fused => "all ranks, with exchange and residual add in one kernel",
             Variant::FusedNorm => "the same, with the RMSNorm of the residual in that kernel too",
             Variant::Gemm => "each rank's shard as a world of one, with residual add, no exchange",
+            Variant::GemmAllReduce => {
+                "the shard's output stored, then summed in place by this crate; no residual add"
+            }
+            Variant::AllReduce => "this crate's all-reduce of that output alone",
             Variant::GemmNccl => {
                 "the shard's output stored, then summed in place by NCCL; no residual add"
             }
@@ -59,7 +71,15 @@ impl Variant {
 
     /// Whether each rank runs as a world of one.
     pub fn is_alone(self) -> bool {
-        !matches!(self, Variant::Fused | Variant::FusedNorm)
+        !matches!(
+            self,
+            Variant::Fused | Variant::FusedNorm | Variant::AllReduce
+        )
+    }
+
+    /// Whether ranks exchange an output of its element type, instead of sums in f32.
+    pub fn exchanges_output(self) -> bool {
+        self.uses_nccl() || matches!(self, Variant::GemmAllReduce | Variant::AllReduce)
     }
 
     /// Whether it uses NCCL.
@@ -69,21 +89,23 @@ impl Variant {
 
     /// Whether a call reads the layer's weights.
     pub fn reads_weights(self) -> bool {
-        self != Variant::Nccl
+        !matches!(self, Variant::Nccl | Variant::AllReduce)
     }
 
     /// Whether it has a result that can be compared with the reference.
     pub fn computes(self) -> bool {
-        !matches!(self, Variant::Nccl | Variant::Floor)
+        self.reads_weights() && self != Variant::Floor
     }
 
     /// Why it cannot be measured, if so.
     pub fn obstacle(self, run: &Circumstances) -> Option<String> {
         match self {
             Variant::Fused | Variant::FusedNorm | Variant::Gemm => None,
+            Variant::AllReduce => run.is_single(),
             _ if run.on_host => Some("the ranks are on the host".into()),
             Variant::Floor => None,
-            Variant::GemmNccl | Variant::Nccl => run.no_all_reduce(),
+            Variant::GemmAllReduce => run.no_shard_each(),
+            Variant::GemmNccl | Variant::Nccl => run.no_nccl(),
         }
     }
 }
@@ -112,6 +134,8 @@ pub struct Circumstances {
     pub devices: usize,
     /// Ranks.
     pub world: usize,
+    /// Whether each rank has a process of its own.
+    pub processes: bool,
     /// Input channels, of the layer that has least.
     pub smallest_k: usize,
     /// Or why there is no NCCL.
@@ -120,21 +144,33 @@ pub struct Circumstances {
 
 impl Circumstances {
     /// Why the outputs of ranks that run as worlds of one cannot be added up by NCCL.
-    fn no_all_reduce(&self) -> Option<String> {
+    fn no_nccl(&self) -> Option<String> {
+        if self.processes {
+            return Some("NCCL is compared with by ranks in one process only".into());
+        }
+        self.no_shard_each().or_else(|| self.nccl.clone().err())
+    }
+
+    fn is_single(&self) -> Option<String> {
+        (self.world == 1).then(|| "a single rank has nothing to exchange".into())
+    }
+
+    /// Why ranks that run as worlds of one have no outputs to be added up.
+    fn no_shard_each(&self) -> Option<String> {
         let Circumstances { devices, world, .. } = *self;
-        if world == 1 {
-            return Some("a single rank has nothing to exchange".into());
+        if let Some(reason) = self.is_single() {
+            return Some(reason);
         }
         if devices < world {
             return Some(format!(
-                "NCCL wants a device for each of the {world} ranks, there are {devices}"
+                "each of the {world} ranks wants a device of its own, there are {devices}"
             ));
         }
         if self.smallest_k < world * trellink::format::GROUP {
             let k = self.smallest_k;
             return Some(format!("with K {k} some of the {world} ranks hold nothing"));
         }
-        self.nccl.clone().err()
+        None
     }
 }
 
@@ -180,6 +216,7 @@ mod tests {
             on_host: false,
             devices: 2,
             world: 2,
+            processes: false,
             smallest_k: 4096,
             nccl: Ok(()),
         }
@@ -207,8 +244,11 @@ mod tests {
             ..two_gpus()
         };
         let Selection { measured, left_out } = Selection::of(&[], &run);
-        use Variant::{Floor, Fused, FusedNorm, Gemm};
-        assert_eq!(measured, [Fused, FusedNorm, Gemm, Floor]);
+        let without = |v: &Variant| !v.uses_nccl();
+        assert!(measured
+            .iter()
+            .copied()
+            .eq(Variant::ALL.into_iter().filter(without)));
         assert_eq!(left_out, ["gemm+nccl, nccl: NCCL was not found"]);
         let floor = Selection::of(&[Variant::Floor], &run);
         assert!(floor.left_out.is_empty(), "nobody asked for NCCL");
@@ -223,6 +263,11 @@ mod tests {
         };
         assert!(reason(world(1)).contains("single rank"));
         assert!(reason(world(3)).contains("there are 2"));
+        let processes = Circumstances {
+            processes: true,
+            ..two_gpus()
+        };
+        assert!(reason(processes).contains("one process only"));
         let small = Circumstances {
             smallest_k: 128,
             ..two_gpus()

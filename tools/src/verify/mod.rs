@@ -8,8 +8,6 @@ mod process;
 mod processes;
 mod report;
 
-pub use processes::Failed;
-
 use crate::device::{self, Choice, Place};
 use crate::failure::Outcome;
 use crate::output;
@@ -17,6 +15,7 @@ use crate::ranks::Crew;
 use anyhow::{bail, Context as _, Result};
 use calls::RankOutputs;
 use checks::Verdict;
+pub use checks::TOLERANCE;
 use golden::Golden;
 use half::f16;
 use processes::Processes;

@@ -1,7 +1,8 @@
-//! Bytes between the program and the processes of its ranks, in frames of a length and the rest.
+//! What the program asks of the processes of its ranks, and the outputs that they answer with.
 
 use super::calls::RankOutputs;
-use anyhow::{bail, Context as _, Result};
+use crate::processes::frame::{read, write};
+use anyhow::Result;
 use half::f16;
 use std::io::{Read, Write};
 
@@ -21,33 +22,6 @@ impl Request {
             Request::Run => b"run",
         }
     }
-}
-
-/// What is said of a process that closes its pipes too early.
-pub const GONE: &str = "the other process has gone";
-
-/// Writes one frame, at once.
-pub fn write(mut pipe: impl Write, bytes: &[u8]) -> Result<()> {
-    let length = bytes.len() as u64;
-    let written = pipe
-        .write_all(&length.to_le_bytes())
-        .and_then(|()| pipe.write_all(bytes))
-        .and_then(|()| pipe.flush());
-    written.context(GONE)
-}
-
-/// Reads one frame.
-pub fn read(mut pipe: impl Read) -> Result<Vec<u8>> {
-    let mut length = [0; 8];
-    pipe.read_exact(&mut length).context(GONE)?;
-    let length = u64::from_le_bytes(length);
-    let mut bytes = Vec::new();
-    // Not allocated before it is there.
-    let read = pipe.take(length).read_to_end(&mut bytes)?;
-    if read as u64 != length {
-        bail!("{GONE} in the middle of its answer");
-    }
-    Ok(bytes)
 }
 
 /// Writes a rank's outputs.

@@ -4,10 +4,11 @@ use super::calls::RankCalls;
 use super::pipe::{self, Request};
 use super::{Case, Inputs};
 use crate::failure::Outcome;
+use crate::processes::{frame, join};
 use crate::ranks::Crew;
 use anyhow::{bail, Result};
 use std::io::{stdin, stdout};
-use trellink::{Group, Rank};
+use trellink::Group;
 
 /// Joins the group as `rank` and runs all cases, one after the other, as they are asked for.
 pub(super) fn run(rank: usize, group: Group, cases: &[Case<'_>], rows: usize) -> Result<Outcome> {
@@ -18,7 +19,7 @@ pub(super) fn run(rank: usize, group: Group, cases: &[Case<'_>], rows: usize) ->
         let Inputs { x, residual } = case.inputs(case.rows(rows));
         let mut calls =
             crew.each(|_, worker| RankCalls::prepare(worker, &linear, &x, &residual))?;
-        pipe::write(stdout(), &[])?;
+        frame::write(stdout(), &[])?;
 
         expect(Request::Run)?;
         let outputs = crew.each_with(&mut calls, |_, worker, calls| {
@@ -33,26 +34,9 @@ pub(super) fn run(rank: usize, group: Group, cases: &[Case<'_>], rows: usize) ->
 }
 
 fn expect(request: Request) -> Result<()> {
-    let asked = pipe::read(stdin())?;
+    let asked = frame::read(stdin())?;
     if asked != request.bytes() {
         bail!("asked for {asked:?} instead of to {request:?}");
     }
     Ok(())
-}
-
-/// The parent passes the ranks' bytes around.
-#[cfg(target_os = "linux")]
-fn join(rank: usize, group: Group) -> Result<Rank> {
-    let world = group.world();
-    let rendezvous = trellink::Rendezvous::exchange(move |bytes| {
-        pipe::write(stdout(), bytes)?;
-        let of_all = (0..world).map(|_| pipe::read(stdin()));
-        Ok(of_all.collect::<Result<_>>()?)
-    });
-    Ok(group.join(rank, &rendezvous)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn join(_rank: usize, _group: Group) -> Result<Rank> {
-    bail!("ranks can have processes of their own on Linux only")
 }

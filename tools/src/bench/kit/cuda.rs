@@ -7,7 +7,7 @@ use crate::tensor::{Element, Tensor};
 use anyhow::{Context as _, Result};
 use std::sync::{Arc, Mutex, PoisonError};
 use trellink::cuda::WeightReader;
-use trellink::{Device, RowParallel};
+use trellink::{AllReduce, Device, Epilogue, Rank, RowParallel};
 
 /// What one rank has.
 #[derive(Default)]
@@ -15,6 +15,8 @@ pub struct Kit {
     /// Locked, so that one call at a time is NCCL's as it wants it; nobody ever waits.
     nccl: Option<Mutex<Communicator>>,
     reader: Option<WeightReader>,
+    /// Of a group of all ranks, while layers run in groups of one; locked as the communicator is.
+    rank: Option<Mutex<Rank>>,
 }
 
 impl Kit {
@@ -39,6 +41,31 @@ impl Kit {
             }
         }
         Ok(kits)
+    }
+
+    /// Takes a rank of a group of all ranks for [`own_sum`](Self::own_sum).
+    pub fn reduce_with(&mut self, rank: Rank) {
+        self.rank = Some(Mutex::new(rank));
+    }
+
+    /// Enqueues the crate's all-reduce of `out`, in place.
+    pub fn own_sum<R: Element>(&self, lane: &Lane, out: &mut Tensor<R>) -> Result<()> {
+        let rank = self
+            .rank
+            .as_ref()
+            .context("this run has no rank to sum with")?;
+        let mut rank = rank.lock().unwrap_or_else(PoisonError::into_inner);
+        let out = out.output(lane, Epilogue::Store);
+        Ok(AllReduce::new().run_in_place(&mut rank, lane.stream(), out)?)
+    }
+
+    /// Whether the exchanges of that rank went well.
+    pub fn check(&self) -> Result<()> {
+        let Some(rank) = &self.rank else {
+            return Ok(());
+        };
+        let rank = rank.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(rank.check()?)
     }
 
     /// Enqueues NCCL's all-reduce: `out` = the sum over the ranks of `message`, or of `out` itself.

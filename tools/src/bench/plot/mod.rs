@@ -116,6 +116,8 @@ fn style(variant: &str) -> ShapeStyle {
         Ok(Variant::Fused) => RGBColor(214, 39, 40),
         Ok(Variant::FusedNorm) => RGBColor(148, 103, 189),
         Ok(Variant::Gemm) => RGBColor(255, 152, 62),
+        Ok(Variant::GemmAllReduce) => RGBColor(44, 160, 44),
+        Ok(Variant::AllReduce) => RGBColor(140, 200, 130),
         Ok(Variant::GemmNccl) => RGBColor(31, 119, 180),
         Ok(Variant::Nccl) => RGBColor(120, 175, 220),
         Ok(Variant::Floor) => RGBColor(90, 90, 90),

@@ -74,7 +74,8 @@ fn layer(record: &Record) -> String {
 }
 
 fn place(record: &Record) -> String {
-    format!("{} ranks on {}", record.world, record.device)
+    let ranks = record.ranks.describe(record.world);
+    format!("{ranks} on {}", record.device)
 }
 
 /// The chart of a layer's records at the smallest M that has several bitrates, if there is one.

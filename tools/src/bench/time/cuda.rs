@@ -4,69 +4,41 @@
 //! host. The walk before it, launched just ahead, keeps the GPU busy while the host enqueues the
 //! events and the graph, and lets the ranks' exchanges bring the GPUs into step.
 
-use super::Walk;
+use super::Repeat;
+use crate::graph;
 use crate::ranks::{Gate, Worker};
-use crate::tensor::{driver, Element};
-use anyhow::{Context as _, Result};
-use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
+use crate::tensor::driver;
+use anyhow::Result;
+use cudarc::driver::sys::CUevent_flags;
+use cudarc::driver::{CudaEvent, CudaStream};
 use std::sync::Arc;
 
 /// Seconds of each replay.
-pub(super) fn time<R: Element>(
-    walk: &mut Walk<'_, R>,
+pub(super) fn time(
+    walk: &mut impl Repeat,
     worker: &mut Worker,
     stream: &Arc<CudaStream>,
     replays: usize,
     gate: &Gate,
 ) -> Result<Vec<f64>> {
-    walk.warm_up(worker)?;
-    let graph = capture(walk, worker, stream)?;
-    driver("cuGraphUpload", graph.upload())?;
+    // Outside a graph: NCCL connects its ranks in the first call of a size, which is nothing for a capture.
+    walk.once(worker)?;
+    worker.finish()?;
+    let graph = graph::capture(worker, stream, |worker| walk.run(worker))?;
     gate.wait()?;
-    driver("cuGraphLaunch", graph.launch())?;
+    graph::launch(&graph)?;
     worker.finish()?;
     let replay = |_| {
         gate.wait()?;
-        driver("cuGraphLaunch", graph.launch())?;
+        graph::launch(&graph)?;
         let start = event(stream)?;
-        driver("cuGraphLaunch", graph.launch())?;
+        graph::launch(&graph)?;
         let end = event(stream)?;
         worker.finish()?;
         let milliseconds = driver("cuEventElapsedTime", start.elapsed_ms(&end))?;
         Ok(f64::from(milliseconds) / 1e3)
     };
     (0..replays).map(replay).collect()
-}
-
-impl<R: Element> Walk<'_, R> {
-    /// One call outside a graph: NCCL connects its ranks in the first call of a size, which is nothing
-    /// for a capture.
-    fn warm_up(&mut self, worker: &mut Worker) -> Result<()> {
-        if let Some(layer) = self.layers.first() {
-            self.call.enqueue(worker, layer)?;
-        }
-        worker.finish()
-    }
-}
-
-/// The walk as a graph. The mode is thread-local: what other ranks' threads do meanwhile is not
-/// this capture's business.
-fn capture<R: Element>(
-    walk: &mut Walk<'_, R>,
-    worker: &mut Worker,
-    stream: &Arc<CudaStream>,
-) -> Result<CudaGraph> {
-    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    driver("cuStreamBeginCapture", stream.begin_capture(mode))?;
-    let walked = walk.run(worker);
-    // The stream must leave capture mode, also after an error.
-    let graph = driver(
-        "cuStreamEndCapture",
-        stream.end_capture(CUgraphInstantiate_flags(0)),
-    );
-    walked?;
-    graph?.context("nothing was captured")
 }
 
 fn event(stream: &Arc<CudaStream>) -> Result<CudaEvent> {

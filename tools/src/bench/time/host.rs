@@ -1,14 +1,13 @@
 //! Timing on the host: calls end when they return, so a clock around them is enough.
 
-use super::Walk;
+use super::Repeat;
 use crate::ranks::{Gate, Worker};
-use crate::tensor::Element;
 use anyhow::Result;
 use std::time::Instant;
 
 /// Seconds of each replay.
-pub(super) fn time<R: Element>(
-    walk: &mut Walk<'_, R>,
+pub(super) fn time(
+    walk: &mut impl Repeat,
     worker: &mut Worker,
     replays: usize,
     gate: &Gate,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use trellink::RowParallel;
 
 /// µs per call over the replays; of each replay the slowest rank counts.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
     /// The middle one.
     #[serde(rename = "us_median")]
@@ -34,22 +34,43 @@ struct Walk<'a, R> {
     call: Call<'a, R>,
 }
 
-impl<R: Element> Walk<'_, R> {
+/// Calls that are timed together.
+pub trait Repeat {
+    /// One call.
+    fn once(&mut self, worker: &mut Worker) -> Result<()>;
+    /// All calls.
+    fn run(&mut self, worker: &mut Worker) -> Result<()>;
+}
+
+/// Seconds of each replay of `walk` on this rank.
+pub fn time(
+    walk: &mut impl Repeat,
+    worker: &mut Worker,
+    replays: usize,
+    gate: &Gate,
+) -> Result<Vec<f64>> {
+    match &worker.lane {
+        Lane::Host => host::time(walk, worker, replays, gate),
+        #[cfg(feature = "cuda")]
+        Lane::Cuda(stream) => cuda::time(walk, worker, &stream.clone(), replays, gate),
+    }
+}
+
+impl<R: Element> Repeat for Walk<'_, R> {
+    fn once(&mut self, worker: &mut Worker) -> Result<()> {
+        let mut first = self.layers.iter().take(1);
+        first.try_for_each(|layer| self.call.enqueue(worker, layer))
+    }
+
     fn run(&mut self, worker: &mut Worker) -> Result<()> {
         let mut layers = self.layers.iter();
         layers.try_for_each(|layer| self.call.enqueue(worker, layer))
     }
+}
 
-    /// Seconds of each replay on this rank.
-    fn time(&mut self, worker: &mut Worker, replays: usize, gate: &Gate) -> Result<Vec<f64>> {
-        match &worker.lane {
-            Lane::Host => host::time(self, worker, replays, gate),
-            #[cfg(feature = "cuda")]
-            Lane::Cuda(stream) => cuda::time(self, worker, &stream.clone(), replays, gate),
-        }
-    }
-
+impl<R: Element> Walk<'_, R> {
     fn check_finite(&self, worker: &Worker) -> Result<()> {
+        self.call.check()?;
         let values = self.call.values(worker)?;
         if values.into_iter().all(|value| value.widen().is_finite()) {
             return Ok(());
@@ -58,38 +79,40 @@ impl<R: Element> Walk<'_, R> {
     }
 }
 
-/// Times `replays` walks with `m` rows, after one that is not timed.
+/// Seconds of `replays` walks with `m` rows, by rank of the crew, after one that is not timed.
 pub fn replays<R: Element>(
     bench: &mut Bench,
     kits: &[Kit],
     variant: Variant,
     m: usize,
     replays: usize,
-) -> Result<Times> {
-    let (n, layers, ranges) = (bench.n, &bench.layers, &bench.ranges);
+) -> Result<Vec<Vec<f64>>> {
+    let (n, layers, ranges, first) = (bench.n, &bench.layers, &bench.ranges, bench.first);
     let mut walks = bench.crew.each(|at, worker| {
-        let mut random = crate::random::generator(4 + at as u64);
+        let rank = first + at;
+        let mut random = crate::random::generator(4 + rank as u64);
         let out = crate::random::activations(&mut random, m * n).into_iter();
         let out = out.map(|value| R::round(value.to_f32())).collect();
-        let x = crate::random::activations(&mut random, m * ranges[at].len());
+        let x = crate::random::activations(&mut random, m * ranges[rank].len());
         Ok(Walk {
             layers: &layers[at],
             call: Call::new(variant, &kits[at], &worker.lane, n, x, out)?,
         })
     })?;
     let seconds = bench.crew.together(&mut walks, |_, worker, walk, gate| {
-        walk.time(worker, replays, gate)
+        time(walk, worker, replays, gate)
     })?;
     bench
         .crew
         .each_with(&mut walks, |_, worker, walk| walk.check_finite(worker))?;
-    let calls = bench.layers.iter().map(Vec::len).max().unwrap_or(1);
-    Ok(summary(&seconds, calls))
+    Ok(seconds)
 }
 
-/// `seconds` by rank and replay.
-fn summary(seconds: &[Vec<f64>], calls: usize) -> Times {
-    let replays = seconds.iter().map(Vec::len).min().unwrap_or(0);
+/// The times of so many calls, from `seconds` by rank and replay.
+pub fn summary(seconds: &[Vec<f64>], calls: usize) -> Times {
+    // In processes of their own some ranks may have nothing to run.
+    let seconds: Vec<_> = seconds.iter().filter(|rank| !rank.is_empty()).collect();
+    let replays = seconds.iter().map(|rank| rank.len()).min().unwrap_or(0);
     let slowest = |replay: usize| seconds.iter().map(|rank| rank[replay]).fold(0.0, f64::max);
     let mut us: Vec<f64> = (0..replays)
         .map(|at| slowest(at) * 1e6 / calls as f64)

@@ -1,5 +1,9 @@
 //! Tensors in the memory of the place where a rank runs, as inputs and outputs of its calls.
 
+mod any;
+
+pub use any::{AnyTensor, Numbers};
+
 use crate::ranks::Lane;
 use anyhow::Result;
 use half::{bf16, f16};
@@ -9,9 +13,17 @@ use trellink::{Epilogue, Input, Output};
 
 /// What a device demands of an element type.
 #[cfg(feature = "cuda")]
-pub trait Storable: cudarc::driver::DeviceRepr + trellink::cuda::DeviceOutputElement {}
+pub trait Storable:
+    cudarc::driver::DeviceRepr + trellink::cuda::DeviceElement + trellink::cuda::DeviceOutputElement
+{
+}
 #[cfg(feature = "cuda")]
-impl<T: cudarc::driver::DeviceRepr + trellink::cuda::DeviceOutputElement> Storable for T {}
+impl<T> Storable for T where
+    T: cudarc::driver::DeviceRepr
+        + trellink::cuda::DeviceElement
+        + trellink::cuda::DeviceOutputElement
+{
+}
 /// What a device demands of an element type: without devices, nothing.
 #[cfg(not(feature = "cuda"))]
 pub trait Storable {}
@@ -27,6 +39,8 @@ pub trait Element: Storable + Copy + Send + Sync + 'static {
     fn round(value: f32) -> Self;
     /// The value, which f32 can hold.
     fn widen(self) -> f32;
+    /// An input in host memory.
+    fn input(memory: &[Self]) -> Input<'_>;
     /// An output in host memory.
     fn output(memory: &mut [Self], epilogue: Epilogue) -> Output<'_>;
 }
@@ -41,6 +55,9 @@ macro_rules! element {
             }
             fn widen(self) -> f32 {
                 $widen(self)
+            }
+            fn input(memory: &[Self]) -> Input<'_> {
+                Input::from(memory)
             }
             fn output(memory: &mut [Self], epilogue: Epilogue) -> Output<'_> {
                 match epilogue {
@@ -121,6 +138,24 @@ impl<T: Element> Tensor<T> {
         }
     }
 
+    /// Replaces the values by as many others, at the same address.
+    pub fn write(&mut self, lane: &Lane, values: Vec<T>) -> Result<()> {
+        match (&mut self.memory, lane) {
+            (Memory::Host(memory), _) => *memory = values,
+            #[cfg(feature = "cuda")]
+            (Memory::NoneOnDevice, _) => {}
+            #[cfg(feature = "cuda")]
+            (Memory::Device(slice), Lane::Cuda(stream)) => {
+                driver("cuMemcpyHtoDAsync", stream.memcpy_htod(&values, slice))?;
+                // `values` is freed here, so the copy must be over.
+                driver("cuStreamSynchronize", stream.synchronize())?;
+            }
+            #[cfg(feature = "cuda")]
+            (Memory::Device(_), Lane::Host) => anyhow::bail!("a tensor of another rank"),
+        }
+        Ok(())
+    }
+
     /// Its address on the lane's device, and its length in elements.
     #[cfg(feature = "cuda")]
     pub fn on_device(&mut self, lane: &Lane) -> Result<(u64, usize)> {
@@ -144,21 +179,19 @@ impl<T: Element> Tensor<T> {
             (Memory::Device(slice), Lane::Cuda(stream)) => Output::device(slice, stream, epilogue),
             #[cfg(feature = "cuda")]
             // SAFETY: there is no element, so no memory is written.
-            _ => unsafe { Output::device_raw(0, DType::F32, 0, epilogue) },
+            _ => unsafe { Output::device_raw(0, <T as Element>::DTYPE, 0, epilogue) },
         }
     }
-}
 
-impl Tensor<f16> {
     /// As the input of a call on `lane`.
     pub fn input<'a>(&'a self, lane: &'a Lane) -> Input<'a> {
         match (&self.memory, lane) {
-            (Memory::Host(values), _) => Input::from(&values[..]),
+            (Memory::Host(values), _) => T::input(values),
             #[cfg(feature = "cuda")]
             (Memory::Device(slice), Lane::Cuda(stream)) => Input::device(slice, stream),
             #[cfg(feature = "cuda")]
             // SAFETY: there is no element, so no memory is read.
-            _ => unsafe { Input::device_raw(0, DType::F16, 0) },
+            _ => unsafe { Input::device_raw(0, <T as Element>::DTYPE, 0) },
         }
     }
 }

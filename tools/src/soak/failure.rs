@@ -1,0 +1,106 @@
+//! Failures that are provoked: a rank does not do its part, the others must say so in time, and there must
+//! be a group that works afterwards.
+
+use super::link::{End, Findings};
+use super::member::Member;
+use super::plan::Provocation;
+use super::recording::get;
+use super::recover::{leave, recover, rejoin, GRAPHS_SURVIVE};
+use anyhow::Result;
+use trellink::Error;
+
+/// Lets the victim do nothing while the others call, judges what they are told, and brings all of them
+/// into a working group again.
+pub fn provoke<'a>(
+    mut member: Member<'a>,
+    name: &str,
+    provocation: Provocation,
+) -> Result<Member<'a>, End> {
+    let Provocation { victim, leaves, .. } = provocation;
+    let is_victim = member.worker.rank.rank() == victim;
+    member.findings.counts.provoked += 1;
+    // Graphs go before the group whose memory they name.
+    let graphs = match GRAPHS_SURVIVE && !leaves {
+        true => Vec::new(),
+        false => member.drop_recordings(),
+    };
+    member
+        .link
+        .doing(format!("{name}: about to provoke a failure"))?;
+    member.link.ready(Findings::default())?;
+    let mut member = match (leaves, is_victim) {
+        (true, true) => {
+            member.findings.counts.seen += 1; // As far as it can.
+            member.with_worker(|link, worker, run, plan| {
+                let lane = leave(worker);
+                link.doing("having left a group")?;
+                link.ready(Findings::default())?;
+                rejoin(link, lane, &run.devices, plan)
+            })?
+        }
+        (true, false) => {
+            member.fail(name, provocation)?;
+            member.with_worker(|link, worker, run, plan| {
+                rejoin(link, leave(worker), &run.devices, plan)
+            })?
+        }
+        (false, _) => {
+            member.fail(name, provocation)?;
+            member
+                .with_worker(|link, worker, run, plan| recover(link, worker, &run.devices, plan))?
+        }
+    };
+    member.findings.counts.groups += 1;
+    member.capture(graphs)?;
+    Ok(member)
+}
+
+impl Member<'_> {
+    /// Fails, and looks at what is said about it.
+    fn fail(&mut self, name: &str, provocation: Provocation) -> Result<(), End> {
+        let Provocation {
+            victim, operation, ..
+        } = provocation;
+        let rank = self.worker.rank.rank();
+        let mut complaint = None;
+        if rank != victim {
+            let doing = format!("{name}: calling operation {operation} without rank {victim}");
+            self.link.doing(doing)?;
+            complaint = self.call_in_vain(operation, victim)?;
+        }
+        self.link
+            .doing(format!("{name}: waiting for all to have failed"))?;
+        self.link.ready(Findings::default())?;
+        // By now all know, also who has not called.
+        let complaint = complaint.or_else(|| judge(self.worker.finish(), victim, false));
+        match complaint {
+            None => self.findings.counts.seen += 1,
+            Some(told) => {
+                let text = format!("{name}, rank {rank}, when rank {victim} did not call: {told}");
+                self.findings.errors.push(text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls what cannot succeed, and again what cannot even begin. What was wrong with the answers.
+    fn call_in_vain(&mut self, operation: usize, victim: usize) -> Result<Option<String>> {
+        let operation = get(&mut self.operations, operation)?;
+        let called = operation.call(&mut self.worker);
+        let failed = called.and_then(|()| self.worker.finish());
+        let again = operation.call(&mut self.worker);
+        Ok(judge(failed, victim, true).or_else(|| judge(again, victim, true)))
+    }
+}
+
+/// What is wrong with the answer of a rank whose group has failed because of `victim`.
+fn judge(answer: Result<()>, victim: usize, may_be_later: bool) -> Option<String> {
+    let Err(error) = answer else {
+        return Some("no error was reported".into());
+    };
+    match error.downcast_ref::<Error>() {
+        Some(Error::PeerTimeout { peer, .. }) if *peer == victim => None,
+        Some(Error::GroupFailed { .. }) if may_be_later => None,
+        _ => Some(format!("{error:#}")),
+    }
+}
