@@ -151,6 +151,7 @@ pub mod format;
 mod group;
 pub mod host;
 mod linear;
+mod path;
 #[doc(hidden)]
 pub mod plan;
 pub mod protocol;
@@ -168,6 +169,7 @@ pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub use group::{Device, Group, MAX_WORLD};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
+pub use path::ExchangePath;
 pub use rank::Rank;
 #[cfg(target_os = "linux")]
 pub use rendezvous::Rendezvous;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use trellink::rendezvous::message::{
     DeviceKind, Hello, Malformed, Message, Refusal, MAX_BYTES, VERSION,
 };
-use trellink::{Rank, Rendezvous};
+use trellink::{ExchangePath, Rank, Rendezvous};
 
 fn connect(path: &Path) -> OwnedFd {
     let socket = unconnected();
@@ -59,6 +59,8 @@ fn hello(rank: u8) -> Hello {
         slot_values: 256,
         first_epoch: 1,
         scrub_period: 1 << 20,
+        path: ExchangePath::Auto,
+        probe_links: true,
     }
 }
 

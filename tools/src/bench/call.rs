@@ -50,7 +50,9 @@ impl<'a, R: Element> Call<'a, R> {
     /// Enqueues one call.
     pub fn enqueue(&mut self, worker: &mut Worker, layer: &RowParallel) -> Result<()> {
         match self.variant {
-            Variant::Fused | Variant::Gemm => self.forward(worker, layer, Epilogue::Add),
+            Variant::Fused | Variant::FusedHostMemory | Variant::Gemm => {
+                self.forward(worker, layer, Epilogue::Add)
+            }
             Variant::GemmNccl => {
                 self.forward(worker, layer, Epilogue::Store)?;
                 self.kit.nccl_sum(&worker.lane, None, &mut self.out)

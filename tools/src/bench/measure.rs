@@ -7,7 +7,7 @@ use super::record::Record;
 use super::report::Report;
 use super::shape::Shape;
 use super::time;
-use super::variant::{Circumstances, Selection, Variant};
+use super::variant::{Circumstances, Selection, Setting, Variant};
 use super::Args;
 use crate::device::{self, Place};
 use crate::nccl::Nccl;
@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 use std::sync::Arc;
 use trellink::format::{Bits, Codebook, DType};
 use trellink::weights::Linear;
-use trellink::Split;
+use trellink::{ExchangePath, Split};
 
 /// One set of weights.
 #[derive(Clone, Copy)]
@@ -43,7 +43,7 @@ struct Run<'a> {
 
 /// Measures everything.
 pub fn all(args: &Args) -> Result<Report> {
-    let place = device::choose(args.device)?;
+    let place = device::choose(args.device, ExchangePath::Auto)?;
     let all = weights(args, &place)?;
     let (run, left_out) = Run::prepare(args, place, &all)?;
     let mut records = Vec::new();
@@ -97,6 +97,7 @@ impl<'a> Run<'a> {
             devices: place.devices.len(),
             world,
             smallest_k: all.iter().map(|w| w.shape.k).min().unwrap_or(0),
+            no_direct: no_direct(&place),
             nccl: nccl.as_ref().map(drop).map_err(Clone::clone),
         };
         let Selection { measured, left_out } = Selection::of(&args.variant, &circumstances);
@@ -135,16 +136,16 @@ impl<'a> Run<'a> {
             layers: self.layers(&linear)?,
             rows,
         };
-        for alone in [false, true] {
+        for setting in Setting::ALL {
             let mut variants = self
                 .variants
                 .iter()
-                .filter(|v| v.is_alone() == alone)
+                .filter(|v| v.setting() == setting)
                 .peekable();
             if variants.peek().is_none() {
                 continue;
             }
-            let mut bench = Bench::load(&self.place, load, alone)?;
+            let mut bench = Bench::load(&self.place, load, setting)?;
             for &variant in variants {
                 for &m in &self.args.m {
                     let record = self.measure(weights, &linear, &mut bench, variant, m as usize)?;
@@ -229,6 +230,12 @@ impl<'a> Run<'a> {
         };
         error(bench, kits, variant, linear, m).map(Some)
     }
+}
+
+/// Why packets do not go directly, if so.
+fn no_direct(place: &Place) -> Option<String> {
+    let detour = place.path.as_ref()?;
+    (detour.path == ExchangePath::HostMemory).then(|| detour.why.clone())
 }
 
 fn world(args: &Args, place: &Place) -> usize {

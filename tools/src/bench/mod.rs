@@ -59,7 +59,7 @@ pub struct Args {
     /// CUDA, 8000000 on the host
     #[arg(long)]
     bytes: Option<usize>,
-    /// What is measured: fused, gemm, gemm+nccl, nccl, floor. Default: all that apply
+    /// What is measured: fused, fused-host-memory, gemm, gemm+nccl, nccl, floor. Default: all that apply
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     variant: Vec<Variant>,
     /// Walks that are timed

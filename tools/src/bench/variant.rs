@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use trellink::ExchangePath;
 
 /// A way to compute a layer, or a part of it, or less.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Variant {
     /// The layer over all ranks in one kernel, exchange and epilogue included.
     Fused,
+    /// The same with the exchange through host memory, as between GPUs without peer access.
+    FusedHostMemory,
     /// Each rank's shard as a world of its own, all devices at the same time: no exchange.
     Gemm,
     /// The same with a stored output, which NCCL then adds up in place.
@@ -20,8 +23,9 @@ pub enum Variant {
 
 impl Variant {
     /// In the order of the output.
-    pub const ALL: [Variant; 5] = [
+    pub const ALL: [Variant; 6] = [
         Variant::Fused,
+        Variant::FusedHostMemory,
         Variant::Gemm,
         Variant::GemmNccl,
         Variant::Nccl,
@@ -32,6 +36,7 @@ impl Variant {
     pub fn name(self) -> &'static str {
         match self {
             Variant::Fused => "fused",
+            Variant::FusedHostMemory => "fused-host-memory",
             Variant::Gemm => "gemm",
             Variant::GemmNccl => "gemm+nccl",
             Variant::Nccl => "nccl",
@@ -43,6 +48,7 @@ impl Variant {
     pub fn about(self) -> &'static str {
         match self {
             Variant::Fused => "all ranks, with exchange and residual add in one kernel",
+            Variant::FusedHostMemory => "the same through pinned host memory instead of the peers'",
             Variant::Gemm => "each rank's shard as a world of one, with residual add, no exchange",
             Variant::GemmNccl => {
                 "the shard's output stored, then summed in place by NCCL; no residual add"
@@ -52,9 +58,13 @@ impl Variant {
         }
     }
 
-    /// Whether each rank runs as a world of one.
-    pub fn is_alone(self) -> bool {
-        self != Variant::Fused
+    /// The group or groups that it runs in.
+    pub fn setting(self) -> Setting {
+        match self {
+            Variant::Fused => Setting::Together(ExchangePath::Auto),
+            Variant::FusedHostMemory => Setting::Together(ExchangePath::HostMemory),
+            _ => Setting::Alone,
+        }
     }
 
     /// Whether it uses NCCL.
@@ -75,12 +85,34 @@ impl Variant {
     /// Why it cannot be measured, if so.
     pub fn obstacle(self, run: &Circumstances) -> Option<String> {
         match self {
+            Variant::Fused if run.world > 1 => run.no_direct.clone(),
             Variant::Fused | Variant::Gemm => None,
             _ if run.on_host => Some("the ranks are on the host".into()),
+            Variant::FusedHostMemory => {
+                (run.world == 1).then(|| "a single rank has nothing to exchange".into())
+            }
             Variant::Floor => None,
             Variant::GemmNccl | Variant::Nccl => run.no_all_reduce(),
         }
     }
+}
+
+/// What ranks are measured in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setting {
+    /// One group of all ranks, whose packets take this path.
+    Together(ExchangePath),
+    /// Each rank as a world of one.
+    Alone,
+}
+
+impl Setting {
+    /// In the order of the output.
+    pub const ALL: [Setting; 3] = [
+        Setting::Together(ExchangePath::Auto),
+        Setting::Together(ExchangePath::HostMemory),
+        Setting::Alone,
+    ];
 }
 
 impl fmt::Display for Variant {
@@ -109,6 +141,8 @@ pub struct Circumstances {
     pub world: usize,
     /// Input channels, of the layer that has least.
     pub smallest_k: usize,
+    /// Why the devices cannot exchange directly, if so.
+    pub no_direct: Option<String>,
     /// Or why there is no NCCL.
     pub nccl: Result<(), String>,
 }
@@ -176,6 +210,7 @@ mod tests {
             devices: 2,
             world: 2,
             smallest_k: 4096,
+            no_direct: None,
             nccl: Ok(()),
         }
     }
@@ -202,10 +237,54 @@ mod tests {
             ..two_gpus()
         };
         let Selection { measured, left_out } = Selection::of(&[], &run);
-        assert_eq!(measured, [Variant::Fused, Variant::Gemm, Variant::Floor]);
+        let rest = [
+            Variant::Fused,
+            Variant::FusedHostMemory,
+            Variant::Gemm,
+            Variant::Floor,
+        ];
+        assert_eq!(measured, rest);
         assert_eq!(left_out, ["gemm+nccl, nccl: NCCL was not found"]);
         let floor = Selection::of(&[Variant::Floor], &run);
         assert!(floor.left_out.is_empty(), "nobody asked for NCCL");
+    }
+
+    #[test]
+    fn every_variant_runs_in_one_setting_that_is_measured() {
+        for variant in Variant::ALL {
+            assert!(Setting::ALL.contains(&variant.setting()), "{variant}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_goes_directly_only_the_way_round_is_measured() {
+        let run = Circumstances {
+            no_direct: Some("no access".into()),
+            ..two_gpus()
+        };
+        let wanted = [Variant::Fused, Variant::FusedHostMemory];
+        let Selection { measured, left_out } = Selection::of(&wanted, &run);
+        assert_eq!(measured, [Variant::FusedHostMemory]);
+        assert_eq!(left_out, ["fused: no access"]);
+    }
+
+    #[test]
+    fn a_path_between_gpus_takes_two_ranks_on_gpus() {
+        let reason = |run| {
+            Selection::of(&[Variant::FusedHostMemory], &run)
+                .left_out
+                .concat()
+        };
+        let on_host = Circumstances {
+            on_host: true,
+            ..two_gpus()
+        };
+        assert!(reason(on_host).contains("on the host"));
+        let alone = Circumstances {
+            world: 1,
+            ..two_gpus()
+        };
+        assert!(reason(alone).contains("single rank"));
     }
 
     #[test]

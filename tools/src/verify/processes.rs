@@ -91,6 +91,7 @@ impl Process {
         let mut command = Command::new(std::env::current_exe().context("this program")?);
         command.arg("verify").args(["--device", device]);
         command.args(["--world", &args.world.to_string()]);
+        command.args(["--path", args.path.name()]);
         command.args(["--rows", &args.rows.to_string()]);
         command.args(["--rank", &rank.to_string()]);
         command.arg("--").args(&args.paths);

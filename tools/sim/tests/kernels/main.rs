@@ -4,5 +4,6 @@ mod all_reduce;
 mod common;
 mod exchange;
 mod formats;
+mod link;
 mod shapes;
 mod values;

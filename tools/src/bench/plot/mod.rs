@@ -114,6 +114,7 @@ fn style(variant: &str) -> ShapeStyle {
     const OTHERS: [RGBColor; 2] = [RGBColor(140, 86, 75), RGBColor(227, 119, 194)];
     let color = match variant.parse() {
         Ok(Variant::Fused) => RGBColor(214, 39, 40),
+        Ok(Variant::FusedHostMemory) => RGBColor(227, 119, 194),
         Ok(Variant::Gemm) => RGBColor(255, 152, 62),
         Ok(Variant::GemmNccl) => RGBColor(31, 119, 180),
         Ok(Variant::Nccl) => RGBColor(120, 175, 220),
