@@ -60,6 +60,7 @@
 //! | ranks in several processes | [`Group::join`], [`Rendezvous`] |
 //! | the layers | [`RowParallel`], [`ColumnParallel`], [`LoadOptions`] |
 //! | the sum of any other tensor over the ranks | [`AllReduce`] |
+//! | which way packets take between GPUs | [`ExchangePath`] |
 //! | a call | [`Input`], [`Output`] with its [`Epilogue`], [`Stream`] |
 //! | what can go wrong | [`Error`] |
 //! | the format's facts and the order of weights in memory | [`mod@format`] |
