@@ -96,8 +96,9 @@ impl Group {
     /// Whether the way between every two different GPUs is tried before the group is used: that stores and
     /// loads of kernels get there, that 64 bits arrive whole, and that data is there when a flag behind it
     /// is, in 2048 rounds. A way that fails is not used; one that loses what is sent is found out within
-    /// two seconds. Default: yes. It costs some milliseconds for each pair, once; without it a link that
-    /// lies shows in timeouts or, at worst, in wrong sums.
+    /// two seconds, in which every GPU must have room for one small kernel. Default: yes. It costs some
+    /// milliseconds for each pair, once; without it a link that lies shows in timeouts or, at worst, in
+    /// wrong sums.
     #[must_use]
     pub fn probe_links(mut self, probe: bool) -> Self {
         self.probe_links = probe;

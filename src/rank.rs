@@ -45,7 +45,7 @@ impl Rank {
 
     /// The way that packets take between the ranks of the group, the same on all of them:
     /// [`Direct`](ExchangePath::Direct) or [`HostMemory`](ExchangePath::HostMemory). Ranks on the host
-    /// have no memory but its.
+    /// have no memory but its; a single rank sends nothing, and is said to do so directly.
     pub fn path(&self) -> ExchangePath {
         match &self.backend {
             Backend::Host(_) => ExchangePath::HostMemory,

@@ -205,7 +205,8 @@ impl<'a> Connection<'a> {
     /// What came in, or did not, is of the peer's sending, as far as one side can tell.
     fn bad_link(&self, peer: usize, path: ExchangePath, reason: String) -> Error {
         let own = self.context().ordinal();
-        let reason = format!("rank {} of rank {peer}: {reason}", self.links.rank());
+        let rank = self.links.rank();
+        let reason = format!("rank {rank} says of what rank {peer} sent: {reason}");
         Error::LinkProbe {
             device: ordinals(self.links).map_or(own, |ordinals| ordinals[peer]),
             peer: own,

@@ -37,35 +37,43 @@ pub struct ProbedLink {
 /// [`Error::Cuda`](crate::Error::Cuda).
 pub fn probe_links(ordinals: &[usize], path: ExchangePath) -> Result<Vec<ProbedLink>> {
     require_driver()?;
+    let mut kernels = Vec::new();
+    for &ordinal in ordinals {
+        kernels.push(Arc::new(Kernels::load(&context(ordinal)?)?));
+    }
     let mut probed = Vec::new();
-    for (at, &first) in ordinals.iter().enumerate() {
-        for &second in &ordinals[at + 1..] {
-            let devices = [first, second];
+    for (at, first) in kernels.iter().enumerate() {
+        for second in &kernels[at + 1..] {
+            let devices = [first, second].map(|kernels| kernels.context().ordinal());
             let accessible = || Ok(links(&devices)?.iter().all(|link| link.access));
-            if path == ExchangePath::Direct && !accessible()? {
-                continue;
+            if path != ExchangePath::Direct || accessible()? {
+                probed.extend(probe_alone([first, second], devices, path)?);
             }
-            probed.extend(probe_alone(devices, path)?);
         }
     }
     Ok(probed)
 }
 
-/// Probes two devices, with memory of its own.
-fn probe_alone(devices: [usize; 2], path: ExchangePath) -> Result<[ProbedLink; 2]> {
-    let end = |ordinal| {
-        let context = context(ordinal)?;
+/// Probes two devices, by memory that nothing else uses.
+fn probe_alone(
+    kernels: [&Arc<Kernels>; 2],
+    devices: [usize; 2],
+    path: ExchangePath,
+) -> Result<[ProbedLink; 2]> {
+    let mailbox = |kernels: &Arc<Kernels>| {
+        let context = kernels.context();
         let mailbox = match path {
             ExchangePath::Direct => {
-                Arena::Device(SymmetricBuffer::new(&context, MAILBOX_BYTES, &devices)?)
+                Arena::Device(SymmetricBuffer::new(context, MAILBOX_BYTES, &devices)?)
             }
-            _ => Arena::Host(HostMemory::allocate(&context, MAILBOX_BYTES)?),
+            _ => Arena::Host(HostMemory::allocate(context, MAILBOX_BYTES)?),
         };
         mailbox.clear_mailbox()?;
-        Ok((Arc::new(Kernels::load(&context)?), mailbox))
+        Ok(mailbox)
     };
-    let (first, second) = (end(devices[0])?, end(devices[1])?);
-    probe_pair([(&first.0, &first.1), (&second.0, &second.1)], 1)
+    let [first, second] = kernels;
+    let mailboxes = (mailbox(first)?, mailbox(second)?);
+    probe_pair([(first, &mailboxes.0), (second, &mailboxes.1)], 1)
 }
 
 /// Probes the two ways between two devices, by arenas of theirs whose mailboxes hold nothing but what probes
