@@ -98,12 +98,12 @@ impl Drop for HostMemory {
             return;
         }
         let pointer = self.pointer.cast();
-        // SAFETY: undoes, once, what made it; the mapping of registered memory goes afterwards. A failure
-        // has nobody left to be reported to.
+        // Undoes, once, what made it. A failure has nobody left to be reported to.
         let _ = match self.origin {
+            // SAFETY: allocated by cuMemHostAlloc and freed only here.
             Origin::Allocated => unsafe { sys::cuMemFreeHost(pointer) },
             #[cfg(target_os = "linux")]
-            // SAFETY: as above.
+            // SAFETY: registered by `register` and unregistered only here; the mapping goes afterwards.
             Origin::Registered(_) => unsafe { sys::cuMemHostUnregister(pointer) },
         };
     }

@@ -73,7 +73,7 @@ pub struct Finding {
 pub enum Verdict {
     /// Stores arrive whole and in the order that fences give them, loads give what is there.
     Good {
-        /// How long a round took: a packet and a flag there and back.
+        /// How long a round took: a packet, and a flag behind a fence, in both directions at once.
         round: Duration,
     },
     /// Not so.

@@ -72,7 +72,7 @@ struct Link {
 struct Probe {
     /// good, bad, undecided or not probed.
     verdict: &'static str,
-    /// Of a good one: from a packet to the answer to it.
+    /// Of a good one: what a packet, and a flag behind a fence, take in both directions at once.
     round_us: Option<f64>,
     /// Of any other.
     reason: Option<String>,
