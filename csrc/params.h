@@ -20,6 +20,11 @@
 /* Threads of a CTA of the all-reduce kernel at most. */
 #define TRELLINK_REDUCE_MAX_THREADS 512
 
+/* Threads of the CTA that probes a link, and u64 words of a mailbox: no more than the smallest arena that two
+ * ranks can share. */
+#define TRELLINK_LINK_PROBE_THREADS 64
+#define TRELLINK_LINK_PROBE_WORDS 512
+
 /* Element types of activations and outputs. */
 #define TRELLINK_DTYPE_F16 0
 #define TRELLINK_DTYPE_BF16 1
@@ -38,6 +43,19 @@
 #define TRELLINK_STATE_PEER_TIMEOUT 1
 #define TRELLINK_STATE_PEER_AHEAD 2
 #define TRELLINK_STATE_ABORTED 3
+
+/* TrellinkLinkVerdict::state: what was found of the way from the peer to this device. */
+#define TRELLINK_LINK_UNFINISHED 0
+#define TRELLINK_LINK_GOOD 1
+/* A packet, or a flag, has not arrived before the deadline. */
+#define TRELLINK_LINK_NO_PACKET 2
+#define TRELLINK_LINK_NO_FLAG 3
+/* 64 bits that nobody has written together. */
+#define TRELLINK_LINK_TORN_PACKET 4
+/* Words that were not there although the flag behind them was. */
+#define TRELLINK_LINK_STALE_DATA 5
+/* A load from the peer's memory gave something else than what lies there. */
+#define TRELLINK_LINK_WRONG_LOAD 6
 
 /* Per-rank words in device memory that outlive a launch. */
 typedef struct TrellinkControl {
@@ -164,6 +182,36 @@ typedef struct TrellinkAllReduce {
   uint32_t form;
   TrellinkExchange exchange;
 } TrellinkAllReduce;
+
+/* What a probe leaves, in host-mapped memory. */
+typedef struct TrellinkLinkVerdict {
+  /* TRELLINK_LINK_*. */
+  uint32_t state;
+  /* The round in which the probe ended: all, if the link is good. */
+  uint32_t round;
+  /* The word of the mailbox, what it should have held, and what was read last. */
+  uint32_t word;
+  uint32_t reserved;
+  uint64_t expected;
+  uint64_t found;
+  /* From the end of the first round to the end of the last. */
+  uint64_t elapsed_ns;
+} TrellinkLinkVerdict;
+
+/* One side of a probe: a launch of one CTA, while the peer launches the other side. */
+typedef struct TrellinkLinkProbe {
+  /* u64 [TRELLINK_LINK_PROBE_WORDS] each: the mailbox that the peer writes to and the one that this device
+   * does. Every word of them is 0 or from a probe with lesser tags. */
+  uint64_t own;
+  uint64_t peer;
+  /* TrellinkLinkVerdict. */
+  uint64_t verdict;
+  /* How long the probe may last. */
+  uint64_t timeout_ns;
+  /* Round r has the tag first_tag + r; not 0, and the same on both sides. */
+  uint32_t first_tag;
+  uint32_t rounds;
+} TrellinkLinkProbe;
 
 /* One launch of the decode kernel: blocks to the decoded matrix. */
 typedef struct TrellinkDecode {

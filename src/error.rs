@@ -90,7 +90,8 @@ pub enum Error {
     /// Two devices of a group cannot write into each other's memory.
     #[error(
         "devices {device} and {peer} have no peer-to-peer access ({reason}); \
-         use devices that `trellink info` lists as linked, or put the ranks on one device"
+         use devices that `trellink info` lists as linked, put the ranks on one device, or let them \
+         exchange through host memory (ExchangePath::Auto)"
     )]
     PeerAccess {
         /// The CUDA ordinal that would write.
@@ -98,6 +99,24 @@ pub enum Error {
         /// The CUDA ordinal that would be written to.
         peer: usize,
         /// What the driver answered.
+        reason: String,
+    },
+
+    /// A probe has found that packets between two devices of a group do not arrive as they must.
+    #[error(
+        "the way of device {device} to {} failed its probe: {reason}; {}",
+        probed_memory(*path, *peer),
+        instead_of(*path)
+    )]
+    LinkProbe {
+        /// The CUDA ordinal that wrote and loaded.
+        device: usize,
+        /// The CUDA ordinal whose memory it was, or that read in host memory what `device` wrote there.
+        peer: usize,
+        /// Through which memory: [`Direct`](crate::ExchangePath::Direct) or
+        /// [`HostMemory`](crate::ExchangePath::HostMemory).
+        path: crate::ExchangePath,
+        /// What was seen.
         reason: String,
     },
 
@@ -216,6 +235,20 @@ pub enum Error {
         /// The first failure.
         reason: String,
     },
+}
+
+fn probed_memory(path: crate::ExchangePath, peer: usize) -> String {
+    match path {
+        crate::ExchangePath::HostMemory => format!("device {peer} through host memory"),
+        _ => format!("the memory of device {peer}"),
+    }
+}
+
+fn instead_of(path: crate::ExchangePath) -> &'static str {
+    match path {
+        crate::ExchangePath::HostMemory => "use other devices, or put the ranks on one device",
+        _ => "use other devices, or let them exchange through host memory (ExchangePath::Auto)",
+    }
 }
 
 /// `1`, `1 and 2`, `1, 2 and 3`.

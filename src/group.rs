@@ -1,7 +1,7 @@
 //! A group of ranks that hold one model between them.
 
 use crate::protocol::{Epoch, SCRUB_PERIOD};
-use crate::{Error, Rank, Result};
+use crate::{Error, ExchangePath, Rank, Result};
 use std::time::Duration;
 
 /// Where a rank runs.
@@ -33,6 +33,8 @@ pub struct Group {
     pub(crate) timeout: Duration,
     pub(crate) first_epoch: Epoch,
     pub(crate) scrub_period: u32,
+    pub(crate) path: ExchangePath,
+    pub(crate) probe_links: bool,
 }
 
 impl Group {
@@ -51,6 +53,8 @@ impl Group {
             timeout: Duration::from_secs(5),
             first_epoch: Epoch::new(1),
             scrub_period: SCRUB_PERIOD,
+            path: ExchangePath::Auto,
+            probe_links: true,
         }
     }
 
@@ -81,6 +85,26 @@ impl Group {
         self
     }
 
+    /// Which way packets take between GPUs. Default: [`ExchangePath::Auto`]. On the host it makes no
+    /// difference.
+    #[must_use]
+    pub fn path(mut self, path: ExchangePath) -> Self {
+        self.path = path;
+        self
+    }
+
+    /// Whether the way between every two different GPUs is tried before the group is used: that stores and
+    /// loads of kernels get there, that 64 bits arrive whole, and that data is there when a flag behind it
+    /// is, in 2048 rounds. A way that fails is not used; one that loses what is sent is found out within
+    /// two seconds, in which every GPU must have room for one small kernel. Default: yes. It costs some
+    /// milliseconds for each pair, once; without it a link that lies shows in timeouts or, at worst, in
+    /// wrong sums.
+    #[must_use]
+    pub fn probe_links(mut self, probe: bool) -> Self {
+        self.probe_links = probe;
+        self
+    }
+
     /// The number of the first exchange, modulo 2^32. Only of use to test wrap-around.
     #[must_use]
     pub fn first_epoch(mut self, epoch: u32) -> Self {
@@ -98,14 +122,15 @@ impl Group {
 
     /// Builds the ranks, in rank order: allocates and connects their arenas, loads the kernels.
     ///
-    /// Each [`Rank`] is then moved to the thread that runs it. All devices are of one kind. With
-    /// CUDA every pair of devices must have peer access.
+    /// Each [`Rank`] is then moved to the thread that runs it. All devices are of one kind. Devices
+    /// without peer access exchange through host memory, unless [`path`](Self::path) forbids it.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a world of 0 or more than [`MAX_WORLD`] ranks, mixed kinds,
     /// a slot of 0 values or a scrub period that is no power of two;
     /// [`Error::CudaUnavailable`] if CUDA is asked for and there is no driver, device, kernel or
-    /// the crate was built without it; [`Error::PeerAccess`]; [`Error::Cuda`].
+    /// the crate was built without it; [`Error::PeerAccess`] and [`Error::LinkProbe`] where no
+    /// [path](Self::path) that is allowed works; [`Error::Cuda`].
     pub fn build(self) -> Result<Vec<Rank>> {
         crate::trace::span!(
             info_span,
@@ -130,7 +155,8 @@ impl Group {
     /// with [`build`](Self::build): the same layers, the same calls, the same bits.
     ///
     /// All processes describe the group alike: as many devices, all on CUDA or all on the host,
-    /// and the same [`slot_values`](Self::slot_values), first epoch and scrub period. Of the
+    /// and the same [`slot_values`](Self::slot_values), [`path`](Self::path),
+    /// [`probe_links`](Self::probe_links), first epoch and scrub period. Of the
     /// devices each process uses the one of its rank; ordinals are its own, and may differ between
     /// processes as long as each sees the devices of all.
     /// Ranks of different processes on one GPU take turns by the driver's time slices: right, but
@@ -215,6 +241,8 @@ impl Group {
             slot_values: self.slot_values as u64,
             first_epoch: self.first_epoch.get(),
             scrub_period: self.scrub_period,
+            path: self.path,
+            probe_links: self.probe_links,
         })
     }
 

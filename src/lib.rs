@@ -60,6 +60,7 @@
 //! | ranks in several processes | [`Group::join`], [`Rendezvous`] |
 //! | the layers | [`RowParallel`], [`ColumnParallel`], [`LoadOptions`] |
 //! | the sum of any other tensor over the ranks | [`AllReduce`] |
+//! | which way packets take between GPUs | [`ExchangePath`] |
 //! | a call | [`Input`], [`Output`] with its [`Epilogue`], [`Stream`] |
 //! | what can go wrong | [`Error`] |
 //! | the format's facts and the order of weights in memory | [`mod@format`] |
@@ -151,6 +152,7 @@ pub mod format;
 mod group;
 pub mod host;
 mod linear;
+mod path;
 #[doc(hidden)]
 pub mod plan;
 pub mod protocol;
@@ -168,6 +170,7 @@ pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub use group::{Device, Group, MAX_WORLD};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
+pub use path::ExchangePath;
 pub use rank::Rank;
 #[cfg(target_os = "linux")]
 pub use rendezvous::Rendezvous;

@@ -4,6 +4,7 @@
 //! through the kernel's arithmetic and the strips of a CTA, and these depend on the range of M, the
 //! columns and the SMs alone.
 
+pub mod link;
 pub mod reduce;
 
 use crate::format::{Codebook, GROUP};

@@ -1,6 +1,6 @@
 //! One rank of a group: what a thread needs to call layers.
 
-use crate::{Device, Result};
+use crate::{Device, ExchangePath, Result};
 
 /// One rank of a group.
 ///
@@ -41,6 +41,26 @@ impl Rank {
     /// Where this rank runs.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// The way that packets take between the ranks of the group, the same on all of them:
+    /// [`Direct`](ExchangePath::Direct) or [`HostMemory`](ExchangePath::HostMemory). Ranks on the host
+    /// have no memory but its; a single rank sends nothing, and is said to do so directly.
+    pub fn path(&self) -> ExchangePath {
+        match &self.backend {
+            Backend::Host(_) => ExchangePath::HostMemory,
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.route().path,
+        }
+    }
+
+    /// Why they take this one, for a reader: of a detour, which link was found wanting and how.
+    pub fn path_reason(&self) -> &str {
+        match &self.backend {
+            Backend::Host(_) => "the ranks are on the host",
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => &cuda.route().reason,
+        }
     }
 
     /// Whether the group still works, without synchronising: on a GPU failures of calls that

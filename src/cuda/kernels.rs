@@ -49,6 +49,7 @@ pub(crate) struct Kernels {
     pub(crate) decode: Kernel,
     pub(crate) stream: Kernel,
     pub(crate) all_reduce: Kernel,
+    pub(crate) link_probe: Kernel,
     /// Multiprocessors of the device.
     pub(crate) sm_count: usize,
     /// Whether the device knows programmatic dependent launches.
@@ -74,6 +75,7 @@ impl Kernels {
         let decode = modules.kernel(context, "decode", "trellink_decode")?;
         let stream = modules.kernel(context, "stream", "trellink_stream")?;
         let all_reduce = modules.kernel(context, "all_reduce", "trellink_all_reduce")?;
+        let link_probe = modules.kernel(context, "link_probe", "trellink_link_probe")?;
         let sm_count = attribute(
             context,
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
@@ -86,6 +88,7 @@ impl Kernels {
             decode,
             stream,
             all_reduce,
+            link_probe,
             sm_count,
             early_launches: context
                 .compute_capability()

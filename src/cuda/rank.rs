@@ -4,14 +4,16 @@
 //! arenas of all ranks are therefore owned by the group, which each rank keeps alive, and the last
 //! rank to go waits for all devices before anything is unmapped.
 
+use super::arena::Arena;
 use super::driver::{bind, context};
 use super::failure::Failures;
 use super::kernels::Kernels;
-use super::memory::{DeviceBuffer, SymmetricBuffer};
-use super::peer::require_access;
+use super::memory::DeviceBuffer;
+use super::path::{connect, KernelsOf};
 use crate::ffi::{
     TrellinkControl, TrellinkExchange, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD, TRELLINK_STATE_OK,
 };
+use crate::path::Route;
 use crate::protocol::ArenaLayout;
 use crate::rank::Backend;
 use crate::{Device, Error, Group, Rank, Result};
@@ -25,7 +27,9 @@ pub(super) struct Shared {
     /// Of the ranks in this process.
     pub(super) contexts: Vec<Arc<CudaContext>>,
     /// By rank; empty in a world of one.
-    pub(super) arenas: Vec<SymmetricBuffer>,
+    pub(super) arenas: Vec<Arena>,
+    /// Which way the packets take.
+    pub(super) route: Route,
     pub(super) failures: Failures,
 }
 
@@ -80,14 +84,11 @@ pub(crate) fn build_group(group: &Group) -> Result<Vec<Rank>> {
     for &ordinal in &ordinals {
         *ranks_on.entry(ordinal).or_default() += 1;
     }
-    let devices: Vec<usize> = ranks_on.keys().copied().collect();
-    let mut kernels = BTreeMap::new();
-    for &ordinal in &devices {
+    let mut kernels = KernelsOf::new();
+    for &ordinal in ranks_on.keys() {
         kernels.insert(ordinal, Arc::new(Kernels::load(&context(ordinal)?)?));
     }
-    require_access(&devices)?;
-
-    let shared = Arc::new(Shared::new(group, &ordinals, &devices)?);
+    let shared = Arc::new(Shared::new(group, &ordinals, &kernels)?);
     let mut ranks = Vec::new();
     for (rank, &ordinal) in ordinals.iter().enumerate() {
         let kernels = &kernels[&ordinal];
@@ -110,18 +111,6 @@ pub(super) fn sm_share(kernels: &Kernels, ordinal: usize, ranks: usize) -> Resul
     }
 }
 
-/// Makes an arena one in which nothing has arrived; complete when this returns.
-pub(super) fn fill_with_stale_tags(
-    group: &Group,
-    arena: &SymmetricBuffer,
-    layout: ArenaLayout,
-) -> Result<()> {
-    let stream = new_stream(arena.context())?;
-    // A packet's tag is its high word; the low one may hold anything.
-    let tag = group.first_epoch.initial_tag().get();
-    arena.fill(&stream, tag, layout.bytes() / 4)
-}
-
 fn ordinals(group: &Group) -> Result<Vec<usize>> {
     group
         .devices
@@ -134,24 +123,17 @@ fn ordinals(group: &Group) -> Result<Vec<usize>> {
 }
 
 impl Shared {
-    fn new(group: &Group, ordinals: &[usize], devices: &[usize]) -> Result<Self> {
+    fn new(group: &Group, ordinals: &[usize], kernels: &KernelsOf) -> Result<Self> {
         let mut contexts = Vec::new();
         for &ordinal in ordinals {
             contexts.push(context(ordinal)?);
         }
-        let mut arenas = Vec::new();
-        for context in &contexts {
-            if ordinals.len() > 1 {
-                let layout = ArenaLayout::new(ordinals.len(), group.slot_values)?;
-                let arena = SymmetricBuffer::new(context, layout.bytes(), devices)?;
-                fill_with_stale_tags(group, &arena, layout)?;
-                arenas.push(arena);
-            }
-        }
+        let (arenas, route) = connect(group, &contexts, kernels)?;
         Ok(Shared {
             failures: Failures::of_threads(&contexts)?,
             contexts,
             arenas,
+            route,
         })
     }
 }
@@ -162,7 +144,7 @@ impl Channel {
         shared: &Shared,
         stream: &CudaStream,
         rank: usize,
-        peers: Option<&[SymmetricBuffer]>,
+        peers: Option<&[Arena]>,
     ) -> Result<Self> {
         let mut params = TrellinkExchange {
             slot_packets: group.slot_values as u64,
@@ -177,7 +159,7 @@ impl Channel {
             params.world = arenas.len() as u32;
             params.rank = rank as u32;
             for (pointer, arena) in params.arena.iter_mut().zip(arenas) {
-                *pointer = arena.pointer();
+                *pointer = arena.pointer_in(stream.context())?;
             }
         } else {
             let layout = ArenaLayout::new(1, group.slot_values)?;
@@ -282,13 +264,18 @@ impl CudaRank {
         &self.local.params
     }
 
+    /// Which way the packets of the group take.
+    pub(crate) fn route(&self) -> &Route {
+        &self.shared.route
+    }
+
     /// The first failure of the group that has reached the host, this rank's own before others.
     pub(crate) fn check(&self) -> Result<()> {
         self.shared.failures.of_rank(self.rank).map_or(Ok(()), Err)
     }
 }
 
-fn new_stream(context: &Arc<CudaContext>) -> Result<Arc<CudaStream>> {
+pub(super) fn new_stream(context: &Arc<CudaContext>) -> Result<Arc<CudaStream>> {
     context
         .new_stream()
         .map_err(|e| super::driver::error(e, "cuStreamCreate"))

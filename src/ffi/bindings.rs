@@ -7,6 +7,8 @@ pub const TRELLINK_MAX_CTAS: u32 = 256;
 pub const TRELLINK_STREAM_THREADS: u32 = 512;
 pub const TRELLINK_STREAM_CTAS_PER_SM: u32 = 3;
 pub const TRELLINK_REDUCE_MAX_THREADS: u32 = 512;
+pub const TRELLINK_LINK_PROBE_THREADS: u32 = 64;
+pub const TRELLINK_LINK_PROBE_WORDS: u32 = 512;
 pub const TRELLINK_DTYPE_F16: u32 = 0;
 pub const TRELLINK_DTYPE_BF16: u32 = 1;
 pub const TRELLINK_DTYPE_F32: u32 = 2;
@@ -18,6 +20,13 @@ pub const TRELLINK_STATE_OK: u32 = 0;
 pub const TRELLINK_STATE_PEER_TIMEOUT: u32 = 1;
 pub const TRELLINK_STATE_PEER_AHEAD: u32 = 2;
 pub const TRELLINK_STATE_ABORTED: u32 = 3;
+pub const TRELLINK_LINK_UNFINISHED: u32 = 0;
+pub const TRELLINK_LINK_GOOD: u32 = 1;
+pub const TRELLINK_LINK_NO_PACKET: u32 = 2;
+pub const TRELLINK_LINK_NO_FLAG: u32 = 3;
+pub const TRELLINK_LINK_TORN_PACKET: u32 = 4;
+pub const TRELLINK_LINK_STALE_DATA: u32 = 5;
+pub const TRELLINK_LINK_WRONG_LOAD: u32 = 6;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct TrellinkControl {
@@ -261,6 +270,63 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkAllReduce, form) - 36usize];
     ["Offset of field: TrellinkAllReduce::exchange"]
         [::core::mem::offset_of!(TrellinkAllReduce, exchange) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkLinkVerdict {
+    pub state: u32,
+    pub round: u32,
+    pub word: u32,
+    pub reserved: u32,
+    pub expected: u64,
+    pub found: u64,
+    pub elapsed_ns: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkLinkVerdict"][::core::mem::size_of::<TrellinkLinkVerdict>() - 40usize];
+    ["Alignment of TrellinkLinkVerdict"][::core::mem::align_of::<TrellinkLinkVerdict>() - 8usize];
+    ["Offset of field: TrellinkLinkVerdict::state"]
+        [::core::mem::offset_of!(TrellinkLinkVerdict, state) - 0usize];
+    ["Offset of field: TrellinkLinkVerdict::round"]
+        [::core::mem::offset_of!(TrellinkLinkVerdict, round) - 4usize];
+    ["Offset of field: TrellinkLinkVerdict::word"]
+        [::core::mem::offset_of!(TrellinkLinkVerdict, word) - 8usize];
+    ["Offset of field: TrellinkLinkVerdict::reserved"]
+        [::core::mem::offset_of!(TrellinkLinkVerdict, reserved) - 12usize];
+    ["Offset of field: TrellinkLinkVerdict::expected"]
+        [::core::mem::offset_of!(TrellinkLinkVerdict, expected) - 16usize];
+    ["Offset of field: TrellinkLinkVerdict::found"]
+        [::core::mem::offset_of!(TrellinkLinkVerdict, found) - 24usize];
+    ["Offset of field: TrellinkLinkVerdict::elapsed_ns"]
+        [::core::mem::offset_of!(TrellinkLinkVerdict, elapsed_ns) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkLinkProbe {
+    pub own: u64,
+    pub peer: u64,
+    pub verdict: u64,
+    pub timeout_ns: u64,
+    pub first_tag: u32,
+    pub rounds: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkLinkProbe"][::core::mem::size_of::<TrellinkLinkProbe>() - 40usize];
+    ["Alignment of TrellinkLinkProbe"][::core::mem::align_of::<TrellinkLinkProbe>() - 8usize];
+    ["Offset of field: TrellinkLinkProbe::own"]
+        [::core::mem::offset_of!(TrellinkLinkProbe, own) - 0usize];
+    ["Offset of field: TrellinkLinkProbe::peer"]
+        [::core::mem::offset_of!(TrellinkLinkProbe, peer) - 8usize];
+    ["Offset of field: TrellinkLinkProbe::verdict"]
+        [::core::mem::offset_of!(TrellinkLinkProbe, verdict) - 16usize];
+    ["Offset of field: TrellinkLinkProbe::timeout_ns"]
+        [::core::mem::offset_of!(TrellinkLinkProbe, timeout_ns) - 24usize];
+    ["Offset of field: TrellinkLinkProbe::first_tag"]
+        [::core::mem::offset_of!(TrellinkLinkProbe, first_tag) - 32usize];
+    ["Offset of field: TrellinkLinkProbe::rounds"]
+        [::core::mem::offset_of!(TrellinkLinkProbe, rounds) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

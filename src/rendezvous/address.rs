@@ -227,6 +227,8 @@ mod tests {
             slot_values: 128,
             first_epoch: 1,
             scrub_period: 2,
+            path: crate::ExchangePath::Auto,
+            probe_links: true,
         }
     }
 

@@ -131,6 +131,27 @@ impl Links {
         self.receive_share(peer, Shared::Arena)
     }
 
+    /// The first obstacle, by rank, that any rank has found; all ranks get the same answer, when all are
+    /// here.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn first_obstacle(&self, own: Option<String>) -> Result<Option<String>> {
+        let own = Message::obstacle(&own.unwrap_or_default());
+        self.send(&own, None)?;
+        let mut obstacles = vec![None; self.world()];
+        for (peer, _) in self.iter() {
+            obstacles[peer] = Some(self.receive(peer)?.0);
+        }
+        obstacles[self.rank()] = Some(own);
+        for (peer, told) in obstacles.iter().flatten().enumerate() {
+            match told {
+                Message::Obstacle(text) if text.is_empty() => {}
+                Message::Obstacle(text) => return Ok(Some(text.clone())),
+                other => return Err(self.unexpected(peer, other)),
+            }
+        }
+        Ok(None)
+    }
+
     /// Waits until every rank has everything that it needs of the others.
     pub(crate) fn ready(&self) -> Result<()> {
         self.send(&Message::Ready, None)?;

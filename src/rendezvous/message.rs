@@ -5,11 +5,11 @@
 //! and the fuzzer reach every line. A message is a header (magic, version, kind, length of the
 //! rest) and a rest of that length; numbers are little-endian.
 
-use crate::MAX_WORLD;
+use crate::{ExchangePath, MAX_WORLD};
 
 /// Goes up with every change of the messages, of the packets and their arenas, or of the page that
 /// failures are written to: processes of one group must agree on all of them.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// A message has no more bytes than this.
 pub const MAX_BYTES: usize = 1024;
@@ -34,6 +34,8 @@ pub enum Message {
     Ready,
     /// The sender will not be in a group with the receiver.
     Refusal(Refusal),
+    /// What is in the way of exchanging directly, as the sender has found; empty if nothing is.
+    Obstacle(String),
     /// The sender leaves in good order.
     Goodbye,
 }
@@ -55,6 +57,10 @@ pub struct Hello {
     pub first_epoch: u32,
     /// Calls between two renewals of an arena's tags.
     pub scrub_period: u32,
+    /// Which way packets may take.
+    pub path: ExchangePath,
+    /// Whether links are probed.
+    pub probe_links: bool,
 }
 
 /// The kind of a rank's device.
@@ -158,13 +164,15 @@ impl Hello {
     }
 
     /// What must be the same on all ranks, in words.
-    fn settings(&self) -> [(&'static str, String); 5] {
+    fn settings(&self) -> [(&'static str, String); 7] {
         [
             ("a world of", self.world.to_string()),
             ("a device of kind", self.kind.to_string()),
             ("slot_values", self.slot_values.to_string()),
             ("first_epoch", self.first_epoch.to_string()),
             ("scrub_period", self.scrub_period.to_string()),
+            ("path", self.path.to_string()),
+            ("probe_links", self.probe_links.to_string()),
         ]
     }
 }
@@ -181,18 +189,28 @@ impl std::fmt::Display for DeviceKind {
 impl Refusal {
     /// A refusal whose reason is cut to what a message holds.
     pub fn new(missing: u8, reason: &str) -> Self {
-        let mut end = reason.len().min(MAX_TEXT_BYTES);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
         Refusal {
             missing,
-            reason: reason[..end].to_owned(),
+            reason: cut(reason),
         }
     }
 }
 
+/// As much of a text as a message holds.
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(MAX_TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
 impl Message {
+    /// An obstacle, cut to what a message holds.
+    pub fn obstacle(text: &str) -> Self {
+        Message::Obstacle(cut(text))
+    }
+
     /// The bytes of this message, at most [`MAX_BYTES`].
     pub fn encode(&self) -> Vec<u8> {
         let mut rest = Vec::new();
@@ -221,6 +239,10 @@ impl Message {
                 5
             }
             Message::Goodbye => 6,
+            Message::Obstacle(text) => {
+                rest.extend(text.as_bytes());
+                7
+            }
         };
         let mut bytes = Vec::with_capacity(HEADER_BYTES + rest.len());
         bytes.extend(MAGIC);
@@ -275,6 +297,12 @@ impl Hello {
         bytes.extend(self.slot_values.to_le_bytes());
         bytes.extend(self.first_epoch.to_le_bytes());
         bytes.extend(self.scrub_period.to_le_bytes());
+        bytes.push(match self.path {
+            ExchangePath::Auto => 0,
+            ExchangePath::Direct => 1,
+            ExchangePath::HostMemory => 2,
+        });
+        bytes.push(self.probe_links.into());
     }
 }
 
@@ -309,6 +337,7 @@ impl Reader<'_> {
             4 => Message::Ready,
             5 => Message::Refusal(self.refusal()?),
             6 => Message::Goodbye,
+            7 => Message::Obstacle(self.text()?),
             _ => return Err(Malformed::Field { field: "kind" }),
         })
     }
@@ -328,6 +357,21 @@ impl Reader<'_> {
             slot_values: u64::from_le_bytes(self.array()?),
             first_epoch: u32::from_le_bytes(self.array()?),
             scrub_period: u32::from_le_bytes(self.array()?),
+            path: match self.byte()? {
+                0 => ExchangePath::Auto,
+                1 => ExchangePath::Direct,
+                2 => ExchangePath::HostMemory,
+                _ => return Err(Malformed::Field { field: "path" }),
+            },
+            probe_links: match self.byte()? {
+                0 => false,
+                1 => true,
+                _ => {
+                    return Err(Malformed::Field {
+                        field: "probe_links",
+                    })
+                }
+            },
         })
     }
 
@@ -363,17 +407,20 @@ impl Reader<'_> {
     }
 
     fn refusal(&mut self) -> Result<Refusal, Malformed> {
-        let missing = self.byte()?;
+        Ok(Refusal {
+            missing: self.byte()?,
+            reason: self.text()?,
+        })
+    }
+
+    fn text(&mut self) -> Result<String, Malformed> {
         let text = self.rest();
         if text.len() > MAX_TEXT_BYTES {
             return Err(Malformed::Field { field: "reason" });
         }
         let text = std::str::from_utf8(text);
-        let reason = text.map_err(|_| Malformed::Field { field: "reason" })?;
-        Ok(Refusal {
-            missing,
-            reason: reason.to_owned(),
-        })
+        let text = text.map_err(|_| Malformed::Field { field: "reason" })?;
+        Ok(text.to_owned())
     }
 }
 
@@ -383,7 +430,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn hello() -> impl Strategy<Value = Hello> {
-        let settings = (any::<u64>(), any::<u32>(), any::<u32>());
+        let path = prop_oneof![
+            Just(ExchangePath::Auto),
+            Just(ExchangePath::Direct),
+            Just(ExchangePath::HostMemory)
+        ];
+        let settings = (
+            any::<u64>(),
+            any::<u32>(),
+            any::<u32>(),
+            path,
+            any::<bool>(),
+        );
         (
             1..=MAX_WORLD as u8,
             any::<u8>(),
@@ -391,7 +449,12 @@ mod tests {
             settings,
         )
             .prop_map(
-                |(world, rank, device, (slot_values, first_epoch, scrub_period))| Hello {
+                |(
+                    world,
+                    rank,
+                    device,
+                    (slot_values, first_epoch, scrub_period, path, probe_links),
+                )| Hello {
                     rank: rank % world,
                     world,
                     kind: [DeviceKind::Host, DeviceKind::Cuda][usize::from(device[0] & 1)],
@@ -399,6 +462,8 @@ mod tests {
                     slot_values,
                     first_epoch,
                     scrub_period,
+                    path,
+                    probe_links,
                 },
             )
     }
@@ -422,6 +487,7 @@ mod tests {
             (any::<u8>(), any::<String>())
                 .prop_map(|(missing, reason)| Message::Refusal(Refusal::new(missing, &reason))),
             Just(Message::Ready),
+            any::<String>().prop_map(|text| Message::obstacle(&text)),
             Just(Message::Goodbye),
         ]
     }
@@ -435,7 +501,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_accepted_is_what_would_be_sent(bytes in prop::collection::vec(any::<u8>(), 0..64), kind in 0u16..8) {
+        fn what_is_accepted_is_what_would_be_sent(bytes in prop::collection::vec(any::<u8>(), 0..64), kind in 0u16..9) {
             // Random bytes alone would hardly ever pass the header.
             let mut framed = Message::Ready.encode();
             framed[10..12].copy_from_slice(&kind.to_le_bytes());
@@ -472,12 +538,14 @@ mod tests {
             same.rank = (hello.rank + 1) % hello.world;
             same.device[1] = !hello.device[1];
             prop_assert_eq!(hello.difference(&same), None);
-            let changes: [&dyn Fn(&mut Hello); 5] = [
+            let changes: [&dyn Fn(&mut Hello); 7] = [
                 &|other| other.world = other.world % 8 + 1,
                 &|other| other.kind = if other.kind == DeviceKind::Host { DeviceKind::Cuda } else { DeviceKind::Host },
                 &|other| other.slot_values = other.slot_values.wrapping_add(by.into()),
                 &|other| other.first_epoch = other.first_epoch.wrapping_add(by),
                 &|other| other.scrub_period = other.scrub_period.wrapping_add(by),
+                &|other| other.path = if other.path == ExchangePath::Auto { ExchangePath::Direct } else { ExchangePath::Auto },
+                &|other| other.probe_links = !other.probe_links,
             ];
             for change in changes {
                 let mut other = hello;

@@ -52,6 +52,12 @@ impl SharedMemory {
         unsafe { std::slice::from_raw_parts(self.map.as_mut_ptr().cast(), self.bytes / 8) }
     }
 
+    /// Its size.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Where the mapping begins.
     #[cfg(feature = "cuda")]
     pub(crate) fn as_mut_ptr(&self) -> *mut u8 {

@@ -3,7 +3,7 @@
 use super::memory::{HostMemory, Memory};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use trellink::{Device, Group, Rank};
+use trellink::{Device, ExchangePath, Group, Rank};
 
 /// How many cases a test with many of them runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +91,13 @@ impl Platform {
         })
     }
 
+    /// Which way packets take between GPUs: what `TRELLINK_PATH` says, else what the library chooses.
+    pub fn path(&self) -> ExchangePath {
+        let given = std::env::var("TRELLINK_PATH").unwrap_or_else(|_| "auto".into());
+        let path = given.parse();
+        path.unwrap_or_else(|error| panic!("TRELLINK_PATH: {error}"))
+    }
+
     /// Where the ranks of a group run: dealt out to the GPUs, which they share if they are more.
     pub fn devices_for(&self, world: usize) -> Vec<Device> {
         (0..world)
@@ -111,6 +118,7 @@ impl Platform {
         Group::new(devices)
             .slot_values(1 << 16)
             .timeout(Duration::from_secs(60))
+            .path(self.path())
     }
 
     /// Memory for a rank.

@@ -5,7 +5,7 @@ use crate::job::Job;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant, SystemTime};
-use trellink::{Error, Group, Rank, Rendezvous};
+use trellink::{Error, ExchangePath, Group, Rank, Rendezvous};
 
 const ROLE: &str = "TRELLINK_CHILD";
 
@@ -34,6 +34,7 @@ pub struct Children {
     folder: tempfile::TempDir,
     on_host: bool,
     world: usize,
+    path: ExchangePath,
     processes: Vec<Option<Child>>,
 }
 
@@ -44,17 +45,26 @@ impl Children {
             folder: tempfile::tempdir().unwrap(),
             on_host: platform.is_host(),
             world,
+            path: platform.path(),
             processes: (0..world).map(|_| None).collect(),
         }
     }
 
+    /// Processes whose packets are to take this path.
+    pub fn by(mut self, path: ExchangePath) -> Self {
+        self.path = path;
+        self
+    }
+
     /// All processes.
+    pub fn start_all(mut self, role: Role) -> Self {
+        (0..self.world).for_each(|rank| self.spawn(rank, role));
+        self
+    }
+
+    /// The same of a new group.
     pub fn start(platform: &Platform, world: usize, role: Role) -> Self {
-        let mut children = Children::new(platform, world);
-        for rank in 0..world {
-            children.spawn(rank, role);
-        }
-        children
+        Children::new(platform, world).start_all(role)
     }
 
     /// Where they meet.
@@ -64,7 +74,7 @@ impl Children {
 
     pub fn spawn(&mut self, rank: usize, role: Role) {
         let platform = if self.on_host { "host" } else { "cuda" };
-        let told = format!("{role:?} {platform} {rank} {}", self.world);
+        let told = format!("{role:?} {platform} {rank} {} {}", self.world, self.path);
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["child::runs_if_it_is_told_to", "--exact", "--nocapture"])
             .env(ROLE, told)
@@ -154,6 +164,7 @@ fn runs_if_it_is_told_to() {
         folder: std::env::var_os("TRELLINK_CHILD_FOLDER").unwrap().into(),
         rank: words[2].parse().unwrap(),
         world: words[3].parse().unwrap(),
+        path: words[4].parse().unwrap(),
         platform,
     };
     let _watchdog = Watchdog::new("a child", LIMIT);
@@ -170,6 +181,7 @@ struct This {
     folder: PathBuf,
     rank: usize,
     world: usize,
+    path: ExchangePath,
     platform: Platform,
 }
 
@@ -180,7 +192,7 @@ impl This {
     }
 
     fn group(&self) -> Group {
-        self.platform.group(self.world)
+        self.platform.group(self.world).path(self.path)
     }
 
     /// In one step, so that the reader sees all of it.
@@ -199,6 +211,7 @@ impl This {
         memory.synchronize();
         rank.check().unwrap();
         let bits: Vec<String> = job.bits().iter().map(u32::to_string).collect();
+        self.tell("path", rank.path().name());
         self.tell("bits", &bits.join(" "));
     }
 

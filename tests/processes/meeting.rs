@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
-use trellink::{Device, Error, Group, Rank, Rendezvous, Result};
+use trellink::{Device, Error, ExchangePath, Group, Rank, Rendezvous, Result};
 
 pub fn group(world: usize) -> Group {
     Group::on_host(world).slot_values(256)
@@ -95,6 +95,13 @@ fn ranks_that_describe_the_group_differently_are_both_named_on_both_sides() {
         ("slot_values", "256", "384", group(2).slot_values(300)),
         ("first_epoch", "1", "7", group(2).first_epoch(7)),
         ("scrub_period", "1048576", "4", group(2).scrub_period(4)),
+        (
+            "path",
+            "auto",
+            "direct",
+            group(2).path(ExchangePath::Direct),
+        ),
+        ("probe_links", "true", "false", group(2).probe_links(false)),
         ("a world of", "2", "3", group(3)),
     ] {
         let results = join_all(vec![group(2), other], &directory(folder.path()));

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
-use trellink::Device;
+use trellink::{Device, ExchangePath};
 
 /// The value of `--device`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -23,6 +23,17 @@ pub struct Place {
     pub devices: Vec<Device>,
     /// A name for each device.
     pub names: Vec<String>,
+    /// Why this one.
+    pub why: String,
+    /// The way that packets take between several devices.
+    pub path: Option<Path>,
+}
+
+/// The way that packets take.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Never `Auto`.
+    pub path: ExchangePath,
     /// Why this one.
     pub why: String,
 }
@@ -49,7 +60,7 @@ impl Place {
         Place {
             devices: vec![self.devices[at]],
             names: vec![self.names[at].clone()],
-            why: self.why.clone(),
+            ..self.clone()
         }
     }
 
@@ -68,17 +79,33 @@ impl Place {
     }
 }
 
-/// The place that `choice` stands for on this machine.
+/// The place that `choice` stands for on this machine, where packets may take this path.
 ///
 /// # Errors
-/// [`trellink::Error::CudaUnavailable`] if CUDA was asked for and there is no device that works.
-pub fn choose(choice: Choice) -> Result<Place> {
+/// [`trellink::Error::CudaUnavailable`] if CUDA was asked for and there is no device that works;
+/// [`trellink::Error::PeerAccess`] and [`trellink::Error::LinkProbe`] where no such path does.
+pub fn choose(choice: Choice, path: ExchangePath) -> Result<Place> {
+    choose_with(choice, Some(path))
+}
+
+/// [`choose`] for the process of one rank: its parent has tried the links, and processes that all try
+/// them at the same time would disturb one another.
+pub fn choose_untried(choice: Choice) -> Result<Place> {
+    choose_with(choice, None)
+}
+
+fn choose_with(choice: Choice, path: Option<ExchangePath>) -> Result<Place> {
     match choice {
         Choice::Host => Ok(host("it was asked for".into())),
-        Choice::Cuda => Ok(cuda("it was asked for")?),
-        Choice::Auto => {
-            Ok(cuda("there is a device that works").unwrap_or_else(|e| host(e.to_string())))
-        }
+        Choice::Cuda => Ok(cuda("it was asked for", path)?),
+        Choice::Auto => match cuda("there is a device that works", path) {
+            Ok(place) => Ok(place),
+            Err(error) if path.is_none_or(|path| path == ExchangePath::Auto) => {
+                Ok(host(error.to_string()))
+            }
+            Err(error @ trellink::Error::CudaUnavailable { .. }) => Ok(host(error.to_string())),
+            Err(error) => Err(error.into()),
+        },
     }
 }
 
@@ -89,6 +116,7 @@ fn host(why: String) -> Place {
         devices: vec![Device::Host],
         names: vec![widest.into()],
         why,
+        path: None,
     }
 }
 
@@ -105,7 +133,7 @@ pub fn instruction_sets() -> Vec<&'static str> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_why: &str) -> trellink::Result<Place> {
+fn cuda(_why: &str, _path: Option<ExchangePath>) -> trellink::Result<Place> {
     Err(trellink::Error::CudaUnavailable {
         reason: "this program was built without the `cuda` feature; rebuild it with \
                  `--features cuda`"
@@ -114,7 +142,7 @@ fn cuda(_why: &str) -> trellink::Result<Place> {
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(why: &str) -> trellink::Result<Place> {
+fn cuda(why: &str, path: Option<ExchangePath>) -> trellink::Result<Place> {
     let (mut usable, mut refused) = (Vec::new(), Vec::new());
     for info in trellink::cuda::devices()? {
         match works(info.ordinal) {
@@ -131,31 +159,32 @@ fn cuda(why: &str) -> trellink::Result<Place> {
         };
         return Err(trellink::Error::CudaUnavailable { reason });
     }
-    let mut why = why.to_owned();
-    let ordinals: Vec<usize> = usable.iter().map(|info| info.ordinal).collect();
-    if let Some(link) = trellink::cuda::links(&ordinals)?
-        .into_iter()
-        .find(|link| !link.access)
-    {
-        why += &format!(
-            "; only the first, as devices {} and {} have no peer access",
-            link.device, link.peer
-        );
-        usable.truncate(1);
-    }
-    Ok(Place {
+    usable.truncate(trellink::MAX_WORLD);
+    let mut place = Place {
         devices: usable
             .iter()
             .map(|info| Device::Cuda(info.ordinal))
             .collect(),
         names: usable.into_iter().map(|info| info.name).collect(),
-        why,
-    })
+        why: why.to_owned(),
+        path: None,
+    };
+    if let Some(path) = path.filter(|_| place.devices.len() > 1) {
+        let ranks = small_group(place.devices.clone()).path(path).build()?;
+        let (path, why) = (ranks[0].path(), ranks[0].path_reason().to_owned());
+        place.why += &format!("; packets take the path {path}, because {why}");
+        place.path = Some(Path { path, why });
+    }
+    Ok(place)
 }
 
 /// Whether a group can be built there: the driver, the memory and the kernels are what it takes.
 #[cfg(feature = "cuda")]
 fn works(ordinal: usize) -> trellink::Result<()> {
-    let group = trellink::Group::new([Device::Cuda(ordinal)]);
-    group.slot_values(trellink::format::GROUP).build().map(drop)
+    small_group(vec![Device::Cuda(ordinal)]).build().map(drop)
+}
+
+#[cfg(feature = "cuda")]
+fn small_group(devices: Vec<Device>) -> trellink::Group {
+    trellink::Group::new(devices).slot_values(trellink::format::GROUP)
 }

@@ -55,6 +55,9 @@ void poll();
 // May take a while: called where other ranks may be ahead.
 void hold_up();
 unsigned char* dynamic_shared();
+// 16-byte accesses to memory that devices share, which may go wrong where a test has asked for it.
+void store_shared(uint64_t* p, uint64_t x, uint64_t y);
+ulonglong2 load_shared(const uint64_t* p);
 // A copy into shared memory that counts its bytes down. It may take place when it is started, or not
 // before somebody asks for its counter.
 struct Copy {

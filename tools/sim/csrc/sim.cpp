@@ -6,6 +6,8 @@
 // missing shows. The draws follow from TRELLINK_SIM_SEED, the launch and the
 // block. Now and then a CTA is held up at the end of a call, so that peers are in the next one.
 //
+// Accesses to memory that devices share go through `link_faults.h`, where a test can make a link lie.
+//
 // A CTA in which every fiber waits for others that can no longer come (a warp operation in divergent
 // code, a barrier that not all threads reach) is a bug in the kernel: the process is stopped with a
 // message. An access behind shared memory or behind a buffer ends in a segmentation fault.
@@ -17,6 +19,8 @@
 #include "kernels/linear_formed_32.cu"
 #include "kernels/linear_formed_8.cu"
 #include "kernels/linear_formed_4.cu"
+#include "kernels/link_probe.cu"
+#include "link_faults.h"
 
 #include <sched.h>
 #include <setjmp.h>
@@ -270,6 +274,8 @@ unsigned char* dynamic_shared() { return Cta::running->shared(); }
 void start_copy(const Copy& copy) { Cta::running->start_copy(copy); }
 void finish_copies(const uint32_t* counter) { Cta::running->finish_copies(counter); }
 uint32_t* own_counter() { return Cta::running->own_counter(); }
+void store_shared(uint64_t* p, uint64_t x, uint64_t y) { link_faults().store(p, x, y); }
+ulonglong2 load_shared(const uint64_t* p) { return link_faults().load(p); }
 
 }  // namespace sim
 
@@ -290,6 +296,17 @@ extern "C" void trellink_sim_decode(const TrellinkDecode* params, uint32_t grid)
 extern "C" void trellink_sim_all_reduce(const TrellinkAllReduce* params, uint32_t grid, uint32_t threads) {
   sim::launch(grid, threads, 0, [=] { trellink_all_reduce(*params); });
 }
+
+// Runs one side of a link's probe to its end.
+extern "C" void trellink_sim_link_probe(const TrellinkLinkProbe* params) {
+  sim::launch(1, TRELLINK_LINK_PROBE_THREADS, 0, [=] { trellink_link_probe(*params); });
+}
+
+// Makes one access to [begin, end) go wrong; until it is mended. Several ranges must not overlap.
+extern "C" void trellink_sim_break_link(uint64_t begin, uint64_t end, uint32_t lie, uint64_t access) {
+  sim::link_faults().add({begin, end, static_cast<sim::Lie>(lie), access});
+}
+extern "C" void trellink_sim_mend_link(uint64_t begin) { sim::link_faults().remove(begin); }
 
 // Memory of a device: 16-byte aligned, zero, and unmapped behind its end.
 extern "C" void* trellink_sim_allocate(uint64_t bytes, void** memory) {

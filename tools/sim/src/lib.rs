@@ -13,8 +13,10 @@ mod bindings;
 mod buffer;
 mod group;
 mod layer;
+mod link;
 
 pub use all_reduce::Reduction;
 pub use buffer::Buffer;
 pub use group::{Channel, SimGroup, SimRank};
 pub use layer::{decode, Call, SimLinear, SimNorm, SimOutput};
+pub use link::{probe_link, Lie, LinkFault};

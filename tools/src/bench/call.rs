@@ -68,7 +68,7 @@ impl<'a, R: Element> Call<'a, R> {
     /// Enqueues one call.
     pub fn enqueue(&mut self, worker: &mut Worker, layer: &RowParallel) -> Result<()> {
         match self.variant {
-            Variant::Fused | Variant::FusedNorm | Variant::Gemm => {
+            Variant::Fused | Variant::FusedNorm | Variant::FusedHostMemory | Variant::Gemm => {
                 self.forward(worker, layer, Epilogue::Add)
             }
             Variant::GemmAllReduce => {

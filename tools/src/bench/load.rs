@@ -1,13 +1,13 @@
 //! Weights on their ranks, ready to be called.
 
-use super::variant::Variant;
+use super::variant::{Setting, Variant};
 use crate::device::Place;
 use crate::processes::steps;
 use crate::ranks::Crew;
 use anyhow::Result;
 use std::ops::Range;
 use trellink::weights::Linear;
-use trellink::{Group, RowParallel, Split};
+use trellink::{ExchangePath, Group, RowParallel, Split};
 
 /// Ranks with the layers that they walk through.
 pub struct Bench {
@@ -49,20 +49,19 @@ pub fn join(rank: Option<usize>, group: Group) -> Result<Crew> {
 }
 
 impl Bench {
-    /// Loads the layer for the variants that run together, or those that run alone.
-    pub fn load(place: &Place, load: Load<'_>, alone: bool) -> Result<Self> {
+    /// Loads the layer for the variants that run in this setting.
+    pub fn load(place: &Place, load: Load<'_>, setting: Setting) -> Result<Self> {
         let split = Split::even(load.linear.k(), load.world)?;
-        if alone {
-            Self::alone(place, load, &split)
-        } else {
-            Self::together(place, load, &split)
+        match setting {
+            Setting::Together(path) => Self::together(place, load, &split, path),
+            Setting::Alone => Self::alone(place, load, &split),
         }
     }
 
     /// One group of all ranks.
-    fn together(place: &Place, load: Load<'_>, split: &Split) -> Result<Self> {
+    fn together(place: &Place, load: Load<'_>, split: &Split, path: ExchangePath) -> Result<Self> {
         let group = Group::new(place.of_ranks(load.world)).slot_values(load.slot_values());
-        let mut crew = join(load.rank, group)?;
+        let mut crew = join(load.rank, group.path(path))?;
         let layers = crew.each(|_, worker| {
             let layer = |_| Ok(RowParallel::load(&worker.rank, &load.linear, split)?);
             (0..load.layers).map(layer).collect()

@@ -8,7 +8,7 @@ use super::record::{Ranks, Record};
 use super::report::Report;
 use super::shape::Shape;
 use super::time::{self, Times};
-use super::variant::{Circumstances, Selection, Variant};
+use super::variant::{Circumstances, Selection, Setting, Variant};
 use super::Args;
 use crate::device::{self, Place};
 use crate::nccl::Nccl;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use trellink::format::{Bits, Codebook, DType};
 use trellink::weights::Linear;
-use trellink::{Group, Split};
+use trellink::{ExchangePath, Group, Split};
 
 /// One set of weights.
 #[derive(Clone, Copy)]
@@ -87,7 +87,7 @@ pub fn all(args: &Args) -> Result<Report> {
         Ok(())
     };
     match args.processes {
-        true => processes::lead(args, plan.world, &mut add)?,
+        true => processes::lead(args, &plan.place, plan.world, &mut add)?,
         false => plan.run(None, &mut |part| add(vec![part]))?,
     }
     bar.finish_and_clear();
@@ -136,7 +136,7 @@ fn weights(args: &Args, place: &Place) -> Result<Vec<Weights>> {
 impl<'a> Plan<'a> {
     /// Chooses the variants; also says which are left out, and why.
     pub fn new(args: &'a Args) -> Result<Self> {
-        let place = device::choose(args.device)?;
+        let place = place(args)?;
         let all = weights(args, &place)?;
         let world = world(args, &place);
         let wants_nccl = args.variant.is_empty() || args.variant.iter().any(|v| v.uses_nccl());
@@ -150,6 +150,7 @@ impl<'a> Plan<'a> {
             world,
             processes: args.processes,
             smallest_k: all.iter().map(|w| w.shape.k).min().unwrap_or(0),
+            no_direct: args.no_direct.clone().or_else(|| no_direct(&place)),
             nccl: nccl.as_ref().map(drop).map_err(Clone::clone),
         };
         let Selection { measured, left_out } = Selection::of(&args.variant, &circumstances);
@@ -227,17 +228,17 @@ impl Run<'_> {
             rows,
             rank: self.rank,
         };
-        for alone in [false, true] {
+        for setting in Setting::ALL {
             let mut variants = self
                 .plan
                 .variants
                 .iter()
-                .filter(|v| v.is_alone() == alone)
+                .filter(|v| v.setting() == setting)
                 .peekable();
             if variants.peek().is_none() {
                 continue;
             }
-            let mut bench = Bench::load(&self.plan.place, load, alone)?;
+            let mut bench = Bench::load(&self.plan.place, load, setting)?;
             for &variant in variants {
                 for &m in &args.m {
                     add(self.measure(weights, &linear, &mut bench, variant, m as usize)?)?;
@@ -329,6 +330,20 @@ impl Run<'_> {
         };
         error(bench, kits, variant, linear, m)
     }
+}
+
+/// Where the ranks run. In the process of one of them the links are not tried.
+pub fn place(args: &Args) -> Result<Place> {
+    match args.rank {
+        None => device::choose(args.device, ExchangePath::Auto),
+        Some(_) => device::choose_untried(args.device),
+    }
+}
+
+/// Why packets do not go directly, if so.
+pub fn no_direct(place: &Place) -> Option<String> {
+    let detour = place.path.as_ref()?;
+    (detour.path == ExchangePath::HostMemory).then(|| detour.why.clone())
 }
 
 /// Ranks.

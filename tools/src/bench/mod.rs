@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long)]
     processes: bool,
     /// Where the ranks run
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, overrides_with = "device")]
     device: Choice,
     /// Element type of the residual that outputs are added to, and of outputs that NCCL sums: f16 or
     /// bf16
@@ -65,8 +65,8 @@ pub struct Args {
     /// CUDA, 8000000 on the host
     #[arg(long)]
     bytes: Option<usize>,
-    /// What is measured: fused, fused+norm, gemm, gemm+allreduce, allreduce, gemm+nccl, nccl, floor.
-    /// Default: all that apply
+    /// What is measured: fused, fused+norm, fused-host-memory, gemm, gemm+allreduce, allreduce, gemm+nccl,
+    /// nccl, floor. Default: all that apply
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     variant: Vec<Variant>,
     /// Measure all-reduces alone instead, of so many bytes on every rank: 2k,64k,1m
@@ -92,6 +92,9 @@ pub struct Args {
     /// Be a rank of a `--processes` run, whose parent is at the other end of the pipes
     #[arg(long, hide = true, requires = "world")]
     rank: Option<u8>,
+    /// Why packets do not go directly, as its parent has found out
+    #[arg(long, hide = true, requires = "rank")]
+    no_direct: Option<String>,
 }
 
 fn residual(name: &str) -> Result<DType, String> {

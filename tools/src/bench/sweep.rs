@@ -6,11 +6,11 @@
 
 use super::kit::Kit;
 use super::load::join;
-use super::measure::{commit, world, Part, Timed};
+use super::measure::{commit, place, world, Part, Timed};
 use super::record::Ranks;
 use super::time::{self, Repeat, Times};
 use super::{processes, Args};
-use crate::device::{self, Place};
+use crate::device::Place;
 use crate::nccl::Nccl;
 use crate::output;
 use crate::ranks::{Crew, Worker};
@@ -79,7 +79,7 @@ pub struct Sweep<'a> {
 impl<'a> Sweep<'a> {
     /// Of what was asked for.
     pub fn new(args: &'a Args) -> Result<Self> {
-        let place = device::choose(args.device)?;
+        let place = place(args)?;
         let world = world(args, &place);
         if world == 1 {
             bail!("a single rank has nothing to exchange; use --world 2 or more");
@@ -231,7 +231,7 @@ pub fn run(args: &Args) -> Result<()> {
         Ok(())
     };
     match args.processes {
-        true => processes::lead(args, sweep.world, &mut add)?,
+        true => processes::lead(args, &sweep.place, sweep.world, &mut add)?,
         false => sweep.run(None, &mut |part| add(vec![part]))?,
     }
     bar.finish_and_clear();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use trellink::ExchangePath;
 
 /// A way to compute a layer, or a part of it, or less.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,6 +11,8 @@ pub enum Variant {
     Fused,
     /// The same, and the RMSNorm of the residual for the next layer.
     FusedNorm,
+    /// As `Fused`, with the exchange through host memory, as between GPUs without peer access.
+    FusedHostMemory,
     /// Each rank's shard as a world of its own, all devices at the same time: no exchange.
     Gemm,
     /// The same with a stored output, which the crate's own all-reduce then adds up in place.
@@ -26,9 +29,10 @@ pub enum Variant {
 
 impl Variant {
     /// In the order of the output.
-    pub const ALL: [Variant; 8] = [
+    pub const ALL: [Variant; 9] = [
         Variant::Fused,
         Variant::FusedNorm,
+        Variant::FusedHostMemory,
         Variant::Gemm,
         Variant::GemmAllReduce,
         Variant::AllReduce,
@@ -42,6 +46,7 @@ impl Variant {
         match self {
             Variant::Fused => "fused",
             Variant::FusedNorm => "fused+norm",
+            Variant::FusedHostMemory => "fused-host-memory",
             Variant::Gemm => "gemm",
             Variant::GemmAllReduce => "gemm+allreduce",
             Variant::AllReduce => "allreduce",
@@ -56,6 +61,9 @@ impl Variant {
         match self {
             Variant::Fused => "all ranks, with exchange and residual add in one kernel",
             Variant::FusedNorm => "the same, with the RMSNorm of the residual in that kernel too",
+            Variant::FusedHostMemory => {
+                "as fused, through pinned host memory instead of the peers'"
+            }
             Variant::Gemm => "each rank's shard as a world of one, with residual add, no exchange",
             Variant::GemmAllReduce => {
                 "the shard's output stored, then summed in place by this crate; no residual add"
@@ -69,12 +77,15 @@ impl Variant {
         }
     }
 
-    /// Whether each rank runs as a world of one.
-    pub fn is_alone(self) -> bool {
-        !matches!(
-            self,
-            Variant::Fused | Variant::FusedNorm | Variant::AllReduce
-        )
+    /// The group or groups that it runs in.
+    pub fn setting(self) -> Setting {
+        match self {
+            Variant::Fused | Variant::FusedNorm | Variant::AllReduce => {
+                Setting::Together(ExchangePath::Auto)
+            }
+            Variant::FusedHostMemory => Setting::Together(ExchangePath::HostMemory),
+            _ => Setting::Alone,
+        }
     }
 
     /// Whether ranks exchange an output of its element type, instead of sums in f32.
@@ -100,14 +111,36 @@ impl Variant {
     /// Why it cannot be measured, if so.
     pub fn obstacle(self, run: &Circumstances) -> Option<String> {
         match self {
+            Variant::Fused | Variant::FusedNorm | Variant::AllReduce if run.world > 1 => {
+                run.no_direct.clone()
+            }
             Variant::Fused | Variant::FusedNorm | Variant::Gemm => None,
             Variant::AllReduce => run.is_single(),
             _ if run.on_host => Some("the ranks are on the host".into()),
+            Variant::FusedHostMemory => run.is_single(),
             Variant::Floor => None,
-            Variant::GemmAllReduce => run.no_shard_each(),
+            Variant::GemmAllReduce => run.no_shard_each().or_else(|| run.no_direct.clone()),
             Variant::GemmNccl | Variant::Nccl => run.no_nccl(),
         }
     }
+}
+
+/// What ranks are measured in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setting {
+    /// One group of all ranks, whose packets take this path.
+    Together(ExchangePath),
+    /// Each rank as a world of one.
+    Alone,
+}
+
+impl Setting {
+    /// In the order of the output.
+    pub const ALL: [Setting; 3] = [
+        Setting::Together(ExchangePath::Auto),
+        Setting::Together(ExchangePath::HostMemory),
+        Setting::Alone,
+    ];
 }
 
 impl fmt::Display for Variant {
@@ -138,6 +171,8 @@ pub struct Circumstances {
     pub processes: bool,
     /// Input channels, of the layer that has least.
     pub smallest_k: usize,
+    /// Why the devices cannot exchange directly, if so.
+    pub no_direct: Option<String>,
     /// Or why there is no NCCL.
     pub nccl: Result<(), String>,
 }
@@ -218,6 +253,7 @@ mod tests {
             world: 2,
             processes: false,
             smallest_k: 4096,
+            no_direct: None,
             nccl: Ok(()),
         }
     }
@@ -252,6 +288,53 @@ mod tests {
         assert_eq!(left_out, ["gemm+nccl, nccl: NCCL was not found"]);
         let floor = Selection::of(&[Variant::Floor], &run);
         assert!(floor.left_out.is_empty(), "nobody asked for NCCL");
+    }
+
+    #[test]
+    fn every_variant_runs_in_one_setting_that_is_measured() {
+        for variant in Variant::ALL {
+            assert!(Setting::ALL.contains(&variant.setting()), "{variant}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_goes_directly_only_the_way_round_is_measured() {
+        let run = Circumstances {
+            no_direct: Some("no access".into()),
+            ..two_gpus()
+        };
+        let wanted = [
+            Variant::Fused,
+            Variant::FusedNorm,
+            Variant::FusedHostMemory,
+            Variant::GemmAllReduce,
+            Variant::AllReduce,
+        ];
+        let Selection { measured, left_out } = Selection::of(&wanted, &run);
+        assert_eq!(measured, [Variant::FusedHostMemory]);
+        assert_eq!(
+            left_out,
+            ["fused, fused+norm, gemm+allreduce, allreduce: no access"]
+        );
+    }
+
+    #[test]
+    fn a_path_between_gpus_takes_two_ranks_on_gpus() {
+        let reason = |run| {
+            Selection::of(&[Variant::FusedHostMemory], &run)
+                .left_out
+                .concat()
+        };
+        let on_host = Circumstances {
+            on_host: true,
+            ..two_gpus()
+        };
+        assert!(reason(on_host).contains("on the host"));
+        let alone = Circumstances {
+            world: 1,
+            ..two_gpus()
+        };
+        assert!(reason(alone).contains("single rank"));
     }
 
     #[test]

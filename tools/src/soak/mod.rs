@@ -28,6 +28,7 @@ use fault::Fault;
 use member::Run;
 use report::Report;
 use std::time::{Duration, Instant};
+use trellink::ExchangePath;
 
 /// Arguments of `soak`.
 #[derive(clap::Args)]
@@ -76,7 +77,10 @@ fn positive(text: &str) -> Result<f64, String> {
 
 /// Runs `soak`.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let place = device::choose(args.device)?;
+    let place = match args.rank {
+        None => device::choose(args.device, ExchangePath::Auto)?,
+        Some(_) => device::choose_untried(args.device)?,
+    };
     let run = Run {
         seed: args.seed.unwrap_or_else(rand::random),
         first_round: args.from_round,

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use trellink::checkpoint::LinearInfo;
 use trellink::format::GROUP;
 use trellink::weights::Linear;
-use trellink::{Checkpoint, Group};
+use trellink::{Checkpoint, ExchangePath, Group};
 
 /// Arguments of `verify`.
 #[derive(clap::Args)]
@@ -38,6 +38,9 @@ pub struct Args {
     /// Where the ranks run
     #[arg(long, value_enum, default_value_t)]
     device: Choice,
+    /// Which way packets take between GPUs: auto, direct or host-memory
+    #[arg(long, default_value_t)]
+    path: ExchangePath,
     /// Rows of the random input, 1 to 1024
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1024))]
     rows: u16,
@@ -64,7 +67,10 @@ struct Case<'a> {
 pub fn run(args: &Args) -> Result<Outcome> {
     let checkpoints = open(&args.paths)?;
     let cases = cases(&checkpoints)?;
-    let place = device::choose(args.device)?;
+    let place = match args.rank {
+        None => device::choose(args.device, args.path)?,
+        Some(_) => device::choose_untried(args.device)?,
+    };
     let group = group(args, &place, &cases);
     if let Some(rank) = args.rank {
         return process::run(rank.into(), group, &cases, args.rows.into());
@@ -129,7 +135,7 @@ fn group(args: &Args, place: &Place, cases: &[Case<'_>]) -> Group {
         .map(|case| case.rows(args.rows.into()) * case.info.n);
     let slot_values = values.max().unwrap_or(GROUP).min(LARGEST);
     let devices = place.of_ranks(args.world.into());
-    Group::new(devices).slot_values(slot_values)
+    Group::new(devices).slot_values(slot_values).path(args.path)
 }
 
 /// Where the ranks are.

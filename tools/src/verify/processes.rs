@@ -20,6 +20,7 @@ impl Processes {
         let mut all = processes::Processes::start(world, |command, rank| {
             command.arg("verify").args(["--device", place.argument()]);
             command.args(["--world", &args.world.to_string()]);
+            command.args(["--path", args.path.name()]);
             command.args(["--rows", &args.rows.to_string()]);
             command.args(["--rank", &rank.to_string()]);
             command.arg("--").args(&args.paths);

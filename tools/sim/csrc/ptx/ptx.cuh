@@ -198,14 +198,11 @@ inline void cp_async_wait_all() { sim::finish_copies(sim::own_counter()); }
 
 inline void prefetch_l2(const void*) {}
 
-inline void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) {
-  __atomic_store_n(aligned(p, 16), x, __ATOMIC_RELAXED);
-  __atomic_store_n(p + 1, y, __ATOMIC_RELAXED);
-}
+inline void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) { sim::store_shared(aligned(p, 16), x, y); }
 
 inline ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
   sim::poll();
-  return {__atomic_load_n(aligned(p, 16), __ATOMIC_RELAXED), __atomic_load_n(p + 1, __ATOMIC_RELAXED)};
+  return sim::load_shared(aligned(p, 16));
 }
 
 inline uint32_t ld_relaxed_gpu(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }

@@ -4,6 +4,7 @@ mod all_reduce;
 mod common;
 mod exchange;
 mod formats;
+mod link;
 mod norm;
 mod shapes;
 mod values;

@@ -1,0 +1,88 @@
+//! A good link passes its probe, and each kind of lie fails it on the side that it was told to.
+//!
+//! Side 0 lies: one of its accesses to the mailbox of side 1 goes wrong. What is judged is the way
+//! towards a side, so side 1 finds lies of stores, and side 0, which loads from there, those of loads.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+use trellink::plan::link::{judge, Ending, Finding, Verdict};
+use trellink_sim::{probe_link, Lie, LinkFault};
+
+const ROUNDS: u32 = 100;
+/// Far more than a good probe takes here, so that only what is missing takes that long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For what never arrives: long enough for the rounds before it.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// Words of a mailbox, see `csrc/comm/link_probe.cuh`.
+const PACKETS: Range<usize> = 0..128;
+const WORDS: Range<usize> = 128..256;
+const FLAGS: Range<usize> = 256..260;
+const EXHIBIT: Range<usize> = 260..324;
+/// Stores into packets, and into words, of one round.
+const STORES: u64 = 32;
+
+/// What both sides find where one access goes wrong.
+fn with(lie: Lie, words: Range<usize>, access: u64) -> [Finding; 2] {
+    let fault = LinkFault { lie, words, access };
+    let found = probe_link(ROUNDS, 7, SHORT, Some(fault));
+    // All lies are about accesses of side 0, and no other way is blamed.
+    let [there, back] = judge(&found);
+    assert!(matches!(there, Verdict::Bad { .. }), "{found:?}");
+    assert_eq!(back, Verdict::Undecided, "{found:?}");
+    found
+}
+
+fn ending(finding: &Finding) -> (Ending, u32) {
+    (finding.ending, finding.round)
+}
+
+#[test]
+fn a_good_link_passes_all_rounds_on_both_sides() {
+    for first_tag in [1, 2, u32::MAX - ROUNDS] {
+        let found = probe_link(ROUNDS, first_tag, PATIENCE, None);
+        let endings = found.each_ref().map(ending);
+        assert_eq!(endings, [(Ending::Good, ROUNDS); 2], "{first_tag}");
+        let verdicts = judge(&found);
+        assert!(verdicts.iter().all(|v| matches!(v, Verdict::Good { .. })));
+    }
+}
+
+#[test]
+fn a_packet_that_never_arrives_ends_the_probe_at_its_deadline() {
+    let started = Instant::now();
+    let [other, found] = with(Lie::Dropped, PACKETS, 20 * STORES + 3);
+    assert_eq!(ending(&found), (Ending::NoPacket, 20));
+    // It misses what its peer does not send any more.
+    assert_eq!(other.round, 21);
+    assert!(started.elapsed() < SHORT + PATIENCE);
+}
+
+#[test]
+fn a_flag_that_never_arrives_is_missed() {
+    let [_, found] = with(Lie::Dropped, FLAGS, 30);
+    assert_eq!(ending(&found), (Ending::NoFlag, 30));
+}
+
+#[test]
+fn words_that_are_not_there_behind_their_flag_are_seen() {
+    for lie in [Lie::Dropped, Lie::Late] {
+        let [_, found] = with(lie, WORDS, 40 * STORES + 5);
+        // Seen in round 40, and the probe ends where all meet again.
+        assert_eq!(ending(&found), (Ending::StaleData, 41), "{lie:?}");
+    }
+}
+
+#[test]
+fn a_torn_packet_is_seen_although_its_tag_is_right() {
+    let [_, found] = with(Lie::Torn, PACKETS, 50 * STORES + 7);
+    assert_eq!(ending(&found), (Ending::TornPacket, 50));
+    assert_eq!(found.found >> 32, found.expected >> 32, "the tag");
+}
+
+#[test]
+fn a_load_that_gives_something_else_is_seen_by_the_side_that_loads() {
+    let [found, _] = with(Lie::Misread, EXHIBIT, 2 * STORES + 1);
+    let expected = (Ending::WrongLoad, 33);
+    assert_eq!(ending(&found), expected, "loads in rounds 0, 16, 32");
+}
