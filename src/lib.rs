@@ -168,6 +168,7 @@ pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub use group::{Device, Group, MAX_WORLD};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
+pub use protocol::{Operation, OperationKind};
 pub use rank::Rank;
 #[cfg(target_os = "linux")]
 pub use rendezvous::Rendezvous;

@@ -18,23 +18,45 @@ pub const TRELLINK_STATE_OK: u32 = 0;
 pub const TRELLINK_STATE_PEER_TIMEOUT: u32 = 1;
 pub const TRELLINK_STATE_PEER_AHEAD: u32 = 2;
 pub const TRELLINK_STATE_ABORTED: u32 = 3;
+pub const TRELLINK_STATE_MISMATCH: u32 = 4;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct TrellinkControl {
     pub failed: u32,
     pub scrub_mask: u32,
-    pub timeout_ns: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkControl"][::core::mem::size_of::<TrellinkControl>() - 16usize];
-    ["Alignment of TrellinkControl"][::core::mem::align_of::<TrellinkControl>() - 8usize];
+    ["Size of TrellinkControl"][::core::mem::size_of::<TrellinkControl>() - 8usize];
+    ["Alignment of TrellinkControl"][::core::mem::align_of::<TrellinkControl>() - 4usize];
     ["Offset of field: TrellinkControl::failed"]
         [::core::mem::offset_of!(TrellinkControl, failed) - 0usize];
     ["Offset of field: TrellinkControl::scrub_mask"]
         [::core::mem::offset_of!(TrellinkControl, scrub_mask) - 4usize];
-    ["Offset of field: TrellinkControl::timeout_ns"]
-        [::core::mem::offset_of!(TrellinkControl, timeout_ns) - 8usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkOperation {
+    pub tag: u32,
+    pub form: u32,
+    pub rows: u32,
+    pub layer: u32,
+    pub columns: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkOperation"][::core::mem::size_of::<TrellinkOperation>() - 24usize];
+    ["Alignment of TrellinkOperation"][::core::mem::align_of::<TrellinkOperation>() - 8usize];
+    ["Offset of field: TrellinkOperation::tag"]
+        [::core::mem::offset_of!(TrellinkOperation, tag) - 0usize];
+    ["Offset of field: TrellinkOperation::form"]
+        [::core::mem::offset_of!(TrellinkOperation, form) - 4usize];
+    ["Offset of field: TrellinkOperation::rows"]
+        [::core::mem::offset_of!(TrellinkOperation, rows) - 8usize];
+    ["Offset of field: TrellinkOperation::layer"]
+        [::core::mem::offset_of!(TrellinkOperation, layer) - 12usize];
+    ["Offset of field: TrellinkOperation::columns"]
+        [::core::mem::offset_of!(TrellinkOperation, columns) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -44,12 +66,14 @@ pub struct TrellinkReport {
     pub peer: u32,
     pub epoch: u32,
     pub found: u32,
-    pub reserved: u32,
+    pub tile: u32,
     pub waited_ns: u64,
+    pub timeout_ns: u64,
+    pub operation: TrellinkOperation,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkReport"][::core::mem::size_of::<TrellinkReport>() - 32usize];
+    ["Size of TrellinkReport"][::core::mem::size_of::<TrellinkReport>() - 64usize];
     ["Alignment of TrellinkReport"][::core::mem::align_of::<TrellinkReport>() - 8usize];
     ["Offset of field: TrellinkReport::state"]
         [::core::mem::offset_of!(TrellinkReport, state) - 0usize];
@@ -61,10 +85,14 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkReport, epoch) - 12usize];
     ["Offset of field: TrellinkReport::found"]
         [::core::mem::offset_of!(TrellinkReport, found) - 16usize];
-    ["Offset of field: TrellinkReport::reserved"]
-        [::core::mem::offset_of!(TrellinkReport, reserved) - 20usize];
+    ["Offset of field: TrellinkReport::tile"]
+        [::core::mem::offset_of!(TrellinkReport, tile) - 20usize];
     ["Offset of field: TrellinkReport::waited_ns"]
         [::core::mem::offset_of!(TrellinkReport, waited_ns) - 24usize];
+    ["Offset of field: TrellinkReport::timeout_ns"]
+        [::core::mem::offset_of!(TrellinkReport, timeout_ns) - 32usize];
+    ["Offset of field: TrellinkReport::operation"]
+        [::core::mem::offset_of!(TrellinkReport, operation) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -77,10 +105,11 @@ pub struct TrellinkExchange {
     pub slot_packets: u64,
     pub rank: u32,
     pub world: u32,
+    pub operation: TrellinkOperation,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkExchange"][::core::mem::size_of::<TrellinkExchange>() - 112usize];
+    ["Size of TrellinkExchange"][::core::mem::size_of::<TrellinkExchange>() - 136usize];
     ["Alignment of TrellinkExchange"][::core::mem::align_of::<TrellinkExchange>() - 8usize];
     ["Offset of field: TrellinkExchange::arena"]
         [::core::mem::offset_of!(TrellinkExchange, arena) - 0usize];
@@ -98,6 +127,8 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkExchange, rank) - 104usize];
     ["Offset of field: TrellinkExchange::world"]
         [::core::mem::offset_of!(TrellinkExchange, world) - 108usize];
+    ["Offset of field: TrellinkExchange::operation"]
+        [::core::mem::offset_of!(TrellinkExchange, operation) - 112usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -165,7 +196,7 @@ pub struct TrellinkLinear {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 752usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 776usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -195,7 +226,7 @@ const _: () = {
     ["Offset of field: TrellinkLinear::exchange"]
         [::core::mem::offset_of!(TrellinkLinear, exchange) - 64usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 176usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 200usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -212,7 +243,7 @@ pub struct TrellinkAllReduce {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkAllReduce"][::core::mem::size_of::<TrellinkAllReduce>() - 152usize];
+    ["Size of TrellinkAllReduce"][::core::mem::size_of::<TrellinkAllReduce>() - 176usize];
     ["Alignment of TrellinkAllReduce"][::core::mem::align_of::<TrellinkAllReduce>() - 8usize];
     ["Offset of field: TrellinkAllReduce::x"]
         [::core::mem::offset_of!(TrellinkAllReduce, x) - 0usize];
