@@ -127,7 +127,9 @@ impl Board {
     fn explain(&self, rank: usize) -> Explanation {
         let first = self.first.load(Ordering::Acquire);
         if first & HALF_RESET != 0 {
-            let told = self.loss(rank).or_else(|| (0..MAX_WORLD).find_map(|rank| self.loss(rank)));
+            let told = self
+                .loss(rank)
+                .or_else(|| (0..MAX_WORLD).find_map(|rank| self.loss(rank)));
             return Explanation::Whole(told.unwrap_or_else(|| Error::GroupFailed {
                 reason: "some ranks have reset it and some have not".into(),
             }));

@@ -61,13 +61,16 @@ fn number(arrival: Arrival) -> i32 {
 fn tag_pair() -> impl Strategy<Value = (Tag, Tag)> {
     let distance = prop_oneof![any::<i32>(), -3..4i32];
     let epochs = (any::<u32>(), distance);
-    (epochs, any::<u16>(), prop_oneof![Just(None), any::<u16>().prop_map(Some)]).prop_map(
-        |((epoch, distance), own, theirs)| {
+    (
+        epochs,
+        any::<u16>(),
+        prop_oneof![Just(None), any::<u16>().prop_map(Some)],
+    )
+        .prop_map(|((epoch, distance), own, theirs)| {
             let epoch = Epoch::new(epoch);
             let found = Tag::new(epoch.after(distance), theirs.unwrap_or(own));
             (Tag::new(epoch, own), found)
-        },
-    )
+        })
 }
 
 proptest! {

@@ -108,7 +108,8 @@ impl Report {
     }
 
     pub(super) fn set_timeout(&self, timeout: Duration) {
-        self.timeout_ns.store(nanoseconds(timeout), Ordering::Relaxed);
+        self.timeout_ns
+            .store(nanoseconds(timeout), Ordering::Relaxed);
     }
 
     pub(super) fn write(&self, failure: &Failure) {

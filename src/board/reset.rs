@@ -221,7 +221,9 @@ impl Attendance<'_> {
     fn incomplete(&self, missing: u32) -> Error {
         Error::ResetIncomplete {
             rank: self.rank,
-            missing: (0..MAX_WORLD).filter(|rank| missing >> rank & 1 != 0).collect(),
+            missing: (0..MAX_WORLD)
+                .filter(|rank| missing >> rank & 1 != 0)
+                .collect(),
             waited: self.started.elapsed(),
         }
     }
@@ -295,7 +297,12 @@ mod tests {
         let board = board(SHORT);
         let clear = |_| -> Result<()> { panic!("not all have come") };
         let error = board.reset(0, 2, Epoch::new(0), clear).unwrap_err();
-        let Error::ResetIncomplete { rank: 0, missing, waited } = error else {
+        let Error::ResetIncomplete {
+            rank: 0,
+            missing,
+            waited,
+        } = error
+        else {
             panic!("{error}");
         };
         assert_eq!(missing, [1]);
@@ -345,7 +352,10 @@ mod tests {
                     board.lose(0, 1);
                 }
                 let error = reset.join().unwrap().unwrap_err();
-                assert!(matches!(error, Error::PeerLost { rank: 0, peer: 1 }), "{error}");
+                assert!(
+                    matches!(error, Error::PeerLost { rank: 0, peer: 1 }),
+                    "{error}"
+                );
             });
         }
     }

@@ -47,7 +47,8 @@ fn a_kernels_failure_is_told_as_its_rank_met_it() {
     board.abort.store(1, Ordering::Relaxed);
     for (rank, told) in [(0, 0), (1, 0), (2, 2)] {
         let failure = board.failure(rank);
-        let named = matches!(failure, Some(Error::PeerTimeout { rank, peer: 1, .. }) if rank == told);
+        let named =
+            matches!(failure, Some(Error::PeerTimeout { rank, peer: 1, .. }) if rank == told);
         assert!(named, "{failure:?}");
     }
 }
@@ -61,7 +62,14 @@ fn a_mismatch_names_both_operations_on_both_sides() {
         ..timeout(1, 0)
     });
     for rank in 0..2 {
-        let Some(Error::Mismatch { rank: 0, peer: 1, own, theirs, .. }) = board.failure(rank) else {
+        let Some(Error::Mismatch {
+            rank: 0,
+            peer: 1,
+            own,
+            theirs,
+            ..
+        }) = board.failure(rank)
+        else {
             panic!("{:?}", board.failure(rank));
         };
         assert_eq!((own, theirs), (operation(0), Some(operation(1))));
@@ -79,7 +87,10 @@ fn an_operation_of_another_epoch_is_not_taken_for_the_other_side() {
         ..timeout(1, 0)
     });
     let told = board.failure(0);
-    assert!(matches!(told, Some(Error::Mismatch { theirs: None, .. })), "{told:?}");
+    assert!(
+        matches!(told, Some(Error::Mismatch { theirs: None, .. })),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -92,7 +103,14 @@ fn who_is_ahead_is_told_with_its_whole_epoch() {
         ..timeout(0, 1)
     });
     let told = board.failure(0);
-    let named = matches!(told, Some(Error::PeerAhead { epoch: 0x1_ffff, found: 0x2_0001, .. }));
+    let named = matches!(
+        told,
+        Some(Error::PeerAhead {
+            epoch: 0x1_ffff,
+            found: 0x2_0001,
+            ..
+        })
+    );
     assert!(named, "{told:?}");
 }
 

@@ -69,13 +69,15 @@ impl DeviceBuffer {
     /// The first word of the buffer.
     pub(crate) fn download_word(&self, stream: &CudaStream) -> Result<u32> {
         let mut word = 0u32;
-        assert!(size_of_val(&word) <= self.bytes, "a download must fit its buffer");
+        assert!(
+            size_of_val(&word) <= self.bytes,
+            "a download must fit its buffer"
+        );
         bind(&self.context)?;
         let to = std::ptr::from_mut(&mut word).cast();
         // SAFETY: `word` is writable until the synchronisation below, the buffer holds as many bytes, and
         // the stream belongs to the buffer's context.
-        let status =
-            unsafe { sys::cuMemcpyDtoHAsync_v2(to, self.pointer, 4, stream.cu_stream()) };
+        let status = unsafe { sys::cuMemcpyDtoHAsync_v2(to, self.pointer, 4, stream.cu_stream()) };
         check(status, "cuMemcpyDtoHAsync")?;
         synchronize(stream)?;
         Ok(word)

@@ -10,12 +10,12 @@ use super::failure::Failures;
 use super::kernels::Kernels;
 use super::memory::{DeviceBuffer, SymmetricBuffer};
 use super::peer::require_access;
+use crate::board::Board;
+use crate::call::Stream;
 use crate::ffi::{
     TrellinkControl, TrellinkExchange, TrellinkOperation, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD,
     TRELLINK_STATE_OK,
 };
-use crate::board::Board;
-use crate::call::Stream;
 use crate::protocol::{ArenaLayout, Epoch, Operation};
 use crate::rank::Backend;
 use crate::{Device, Error, Group, Rank, Result};
@@ -300,7 +300,10 @@ impl CudaRank {
 
     /// The exchange among all ranks, for a call; in a world of one, among the CTAs of this one.
     pub(crate) fn group_exchange(&self, operation: Operation) -> TrellinkExchange {
-        self.group.as_ref().unwrap_or(&self.local).exchange(operation)
+        self.group
+            .as_ref()
+            .unwrap_or(&self.local)
+            .exchange(operation)
     }
 
     /// The exchange among the CTAs of this rank, for a call.
@@ -349,7 +352,8 @@ impl CudaRank {
             arena.fill(&self.stream, tag, layout.bytes() / 4)?;
         }
         self.local.restart(&self.stream, first_epoch)?;
-        self.control.upload(&self.stream, &[control(self.scrub_period)])
+        self.control
+            .upload(&self.stream, &[control(self.scrub_period)])
     }
 }
 

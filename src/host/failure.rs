@@ -45,7 +45,11 @@ impl GroupState {
             operation: Some(operation),
         };
         match wait {
-            WaitFailure::TimedOut { peer, value, waited } => {
+            WaitFailure::TimedOut {
+                peer,
+                value,
+                waited,
+            } => {
                 (failure.state, failure.peer) = (board::STATE_PEER_TIMEOUT, peer);
                 (failure.tile, failure.waited) = ((value / GROUP) as u32, waited);
             }

@@ -209,7 +209,8 @@ impl HostRank {
         let board = self.group.board();
         let wait = BoundedWait::new(board.timeout(self.endpoint.rank()), board.abort());
         let collected = self.endpoint.collect(0, &mut self.message, &wait);
-        let failed = |reason: WaitFailure| self.group.fail(self.endpoint.epoch(), operation, reason);
+        let failed =
+            |reason: WaitFailure| self.group.fail(self.endpoint.epoch(), operation, reason);
         collected.map_err(failed)?;
         self.endpoint.advance();
         Ok(())

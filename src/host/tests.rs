@@ -158,7 +158,12 @@ fn on_ranks<T: Send>(
 /// One call that stores f32.
 fn call(rank: &mut HostRank, layer: &HostLinear, x: &[f16], rows: usize) -> Result<Vec<f32>> {
     let mut out = vec![f32::NAN; rows * layer.n()];
-    rank.row_parallel(layer, operation(layer, rows), &x.into(), &mut Output::store(&mut out[..]))?;
+    rank.row_parallel(
+        layer,
+        operation(layer, rows),
+        &x.into(),
+        &mut Output::store(&mut out[..]),
+    )?;
     Ok(out)
 }
 
@@ -367,11 +372,21 @@ fn outputs_are_rounded_once_for_every_epilogue_and_dtype() {
                 let before: Vec<$type> = residual.iter().map(|&r| $round(r)).collect();
                 let sum = |(&y, &r): (&f32, &$type)| $round(y + f32::from(r));
                 let mut out = before.clone();
-                rank.row_parallel(layer, operation(layer, 2), &x.into(), &mut Output::add_to(&mut out[..]))
-                    .unwrap();
+                rank.row_parallel(
+                    layer,
+                    operation(layer, 2),
+                    &x.into(),
+                    &mut Output::add_to(&mut out[..]),
+                )
+                .unwrap();
                 assert!(out.iter().copied().eq(y.iter().zip(&before).map(sum)));
-                rank.row_parallel(layer, operation(layer, 2), &x.into(), &mut Output::store(&mut out[..]))
-                    .unwrap();
+                rank.row_parallel(
+                    layer,
+                    operation(layer, 2),
+                    &x.into(),
+                    &mut Output::store(&mut out[..]),
+                )
+                .unwrap();
                 assert!(out.iter().copied().eq(y.iter().map(|&y| $round(y))));
             }};
         }
@@ -392,7 +407,12 @@ fn bf16_activations_are_read_as_such() {
     let mut ranks = group(1).build().unwrap();
     let mut out = vec![0.0; packed.n];
     host(&mut ranks[0])
-        .row_parallel(&layer, operation(&layer, 1), &x[..].into(), &mut Output::store(&mut out[..]))
+        .row_parallel(
+            &layer,
+            operation(&layer, 1),
+            &x[..].into(),
+            &mut Output::store(&mut out[..]),
+        )
         .unwrap();
     let wide: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
     let want = ReferenceLinear::new(&packed.linear()).forward(&wide, 1);
@@ -552,7 +572,14 @@ fn a_failure_ends_the_waits_of_all_ranks() {
         panic!("{errors:?}");
     };
     // Rank 1 had time left.
-    let told = matches!(errors[1], Some(Error::PeerTimeout { rank: 0, peer: 2, .. }));
+    let told = matches!(
+        errors[1],
+        Some(Error::PeerTimeout {
+            rank: 0,
+            peer: 2,
+            ..
+        })
+    );
     assert!(told, "{errors:?}");
 }
 

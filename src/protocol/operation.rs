@@ -86,7 +86,11 @@ impl Operation {
         let [kind, dtypes, epilogue, 0] = words.form.to_le_bytes() else {
             return None;
         };
-        let find = |code: u8| DType::ALL.into_iter().find(|dtype| dtype_code(*dtype) == code);
+        let find = |code: u8| {
+            DType::ALL
+                .into_iter()
+                .find(|dtype| dtype_code(*dtype) == code)
+        };
         let operation = Operation {
             kind: KINDS.into_iter().find(|known| *known as u8 == kind)?,
             rows: words.rows,

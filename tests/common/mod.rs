@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `TRELLINK_TEST_DATA` | the folder of the test data, `tests/data` if not set |
 //! | `TRELLINK_TEST_SEED` | seed of all random numbers, to repeat a failure |
+//! | `TRELLINK_REPEAT` | how often `tests/recovery.rs` repeats its failures |
 //! | `TRELLINK_MATRIX` | `full`, `pairwise` or `reduced`: see [`Extent`] |
 
 #![allow(dead_code, unused_imports, unused_macros)] // Every test program uses a part of it.

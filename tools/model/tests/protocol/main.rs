@@ -161,7 +161,13 @@ fn an_abort_ends_the_wait_for_a_rank_that_left() {
 /// Rank 1 calls in another order than the rest.
 fn differing(world: usize) -> Case {
     Case {
-        operations: |rank, call| if rank == 1 { (call ^ 1) as u16 } else { call as u16 },
+        operations: |rank, call| {
+            if rank == 1 {
+                (call ^ 1) as u16
+            } else {
+                call as u16
+            }
+        },
         ..Case::new(world, 3)
     }
 }

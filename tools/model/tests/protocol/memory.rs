@@ -117,7 +117,8 @@ impl PacketMemory for View {
 
     fn store(&self, index: usize, word: u64) {
         if !self.collected.get() {
-            self.operation.set(Packet::from_word(word).tag.bits() as u16);
+            self.operation
+                .set(Packet::from_word(word).tag.bits() as u16);
         }
         // Relaxed: as above.
         self.place(index).store(word, Ordering::Relaxed);

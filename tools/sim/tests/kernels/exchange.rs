@@ -275,7 +275,9 @@ fn ranks_that_call_different_things_fail_both_and_touch_no_output() {
             // A rank may be stopped by the other before it sees for itself.
             let (mismatch, stopped) = (4, 3);
             assert!(
-                states.iter().all(|state| [mismatch, stopped].contains(state)),
+                states
+                    .iter()
+                    .all(|state| [mismatch, stopped].contains(state)),
                 "{here:?}, {there:?}: {states:?}"
             );
             assert!(states.contains(&mismatch), "{here:?}, {there:?}");
