@@ -13,7 +13,8 @@ use std::time::Duration;
 /// Every rank must make the same collective calls in the same order. Dropping a rank while others
 /// still call makes their calls fail with [`PeerTimeout`](crate::Error::PeerTimeout). Between
 /// processes a rank should be dropped before its process ends; else the others take it for dead, and
-/// their calls fail with [`PeerLost`](crate::Error::PeerLost).
+/// their calls fail with [`PeerLost`](crate::Error::PeerLost). A group that has failed otherwise works again
+/// after all ranks have called [`reset`](Self::reset).
 #[derive(Debug)]
 pub struct Rank {
     pub(crate) rank: usize,

@@ -38,8 +38,12 @@ struct ExchangeState {
 
   static __device__ ExchangeState load(const TrellinkExchange& params) {
     const auto* control = reinterpret_cast<const TrellinkControl*>(params.control);
-    return {ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
-            ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask)};
+    const auto* arena = reinterpret_cast<const uint64_t*>(params.arena[params.rank]);
+    const auto* stop = reinterpret_cast<const uint32_t*>(arena + ArenaLayout{params.world, params.slot_packets}.stop());
+    ExchangeState state{ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
+                        ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask)};
+    if (ptx::ld_relaxed_sys(stop) == TRELLINK_STATE_ABORTED) state.failed = TRELLINK_STATE_ABORTED;
+    return state;
   }
 };
 
@@ -50,7 +54,11 @@ class Exchange {
 
   // Begins the call. False if an earlier one failed; then the launch must return at once.
   __device__ bool enter() const {
-    if (state_.failed != TRELLINK_STATE_OK) return false;
+    if (state_.failed != TRELLINK_STATE_OK) {
+      // If another rank says so: for the launches that do not exchange with it, too.
+      if (threadIdx.x == 0) ptx::atom_cas_relaxed_gpu(&control()->failed, TRELLINK_STATE_OK, state_.failed);
+      return false;
+    }
     if (epoch_scrubs(state_.epoch, state_.scrub_mask)) scrub();
     return true;
   }
@@ -251,10 +259,13 @@ class Exchange {
     report(ahead ? TRELLINK_STATE_PEER_AHEAD : TRELLINK_STATE_MISMATCH, peer, packet, tag, 0);
   }
 
-  // Makes the failure sticky on this rank, tells the host, and asks every other rank to stop.
+  // Makes the failure sticky on all ranks, tells the host, and asks every other rank to stop.
   __device__ void report(uint32_t state, uint32_t peer, uint64_t packet, uint32_t found, uint64_t waited) const {
     write_report(state, peer, packet, found, waited);
     ptx::st_relaxed_sys(reinterpret_cast<uint32_t*>(params_.abort), 1);
+    for (uint32_t r = 0; r < params_.world; ++r) {
+      ptx::st_relaxed_sys(reinterpret_cast<uint32_t*>(arena(r) + layout_.stop()), TRELLINK_STATE_ABORTED);
+    }
   }
 
   // Keeps the first failure of this rank, which explains the others.

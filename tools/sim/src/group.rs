@@ -69,7 +69,7 @@ impl SimGroup {
             let tag = Epoch::new(self.first_epoch).initial_tag().bits();
             Buffer::new(&vec![
                 u64::from(tag) << 32 | u64::from(tag);
-                layout.packets()
+                layout.bytes() / 8
             ])
         };
         let arenas: Arc<Vec<Buffer>> =
