@@ -43,6 +43,7 @@
 #define TRELLINK_STATE_PEER_TIMEOUT 1
 #define TRELLINK_STATE_PEER_AHEAD 2
 #define TRELLINK_STATE_ABORTED 3
+#define TRELLINK_STATE_MISMATCH 4
 
 /* TrellinkLinkVerdict::state: what was found of the way from the peer to this device. */
 #define TRELLINK_LINK_UNFINISHED 0
@@ -63,19 +64,33 @@ typedef struct TrellinkControl {
   uint32_t failed;
   /* Tags are renewed in epochs e with (e & scrub_mask) <= 1. */
   uint32_t scrub_mask;
-  /* How long a wait may last. */
-  uint64_t timeout_ns;
 } TrellinkControl;
 
-/* What a failed wait leaves for the host, in host-mapped memory. `state` is written last. */
+/* What a call is, as far as all ranks must agree on it; src/protocol/operation.rs writes it. */
+typedef struct TrellinkOperation {
+  /* Below 2^16: what packets carry of it. */
+  uint32_t tag;
+  /* For the host, which tells people of it; kernels only pass it on. */
+  uint32_t form;
+  uint32_t rows;
+  uint32_t layer;
+  uint64_t columns;
+} TrellinkOperation;
+
+/* One rank's part of the group's board, in host-mapped memory: what a failed wait leaves for the host,
+ * `state` last, and how long waits may last, which the host may change at any time. */
 typedef struct TrellinkReport {
   uint32_t state;
   uint32_t rank;
   uint32_t peer;
   uint32_t epoch;
+  /* The tag of the packet that should not be there. */
   uint32_t found;
-  uint32_t reserved;
+  /* Which 128 packets of the slot were waited for; of a linear's message: row * groups + group. */
+  uint32_t tile;
   uint64_t waited_ns;
+  uint64_t timeout_ns;
+  TrellinkOperation operation;
 } TrellinkReport;
 
 /* One rank's view of the exchange. All pointers are device addresses valid on this rank's device. */
@@ -95,6 +110,8 @@ typedef struct TrellinkExchange {
   uint64_t slot_packets;
   uint32_t rank;
   uint32_t world;
+  /* The call that the launch belongs to. */
+  TrellinkOperation operation;
 } TrellinkExchange;
 
 /* One linear of a launch. */

@@ -2,7 +2,8 @@
 
 use crate::call::{Epilogue, Input, Output, Stream};
 use crate::linear::traced;
-use crate::plan::reduce::OCTET;
+use crate::plan::reduce::{ReducePlan, OCTET};
+use crate::protocol::{Operation, OperationKind};
 use crate::rank::Backend;
 use crate::{Error, Rank, Result};
 
@@ -80,9 +81,10 @@ impl AllReduce {
     /// # Errors
     /// [`InvalidArgument`](crate::Error::InvalidArgument) for wrong lengths, devices or alignment:
     /// nothing was launched and the group still works if the other ranks get the same error.
-    /// [`PeerTimeout`](crate::Error::PeerTimeout), [`PeerAhead`](crate::Error::PeerAhead),
-    /// [`GroupFailed`](crate::Error::GroupFailed): the group has failed; on a GPU failures of this
-    /// call show in a later call or in [`Rank::check`].
+    /// [`PeerTimeout`](crate::Error::PeerTimeout), [`Mismatch`](crate::Error::Mismatch),
+    /// [`PeerAhead`](crate::Error::PeerAhead), [`PeerLost`](crate::Error::PeerLost),
+    /// [`GroupFailed`](crate::Error::GroupFailed): the group has failed, now or earlier, until
+    /// [`Rank::reset`]; on a GPU failures of this call show in a later call or in [`Rank::check`].
     pub fn run(
         &self,
         rank: &mut Rank,
@@ -134,13 +136,33 @@ impl AllReduce {
         output: &mut Output<'_>,
     ) -> Result<()> {
         output.refuse_norm(if input.is_some() { "output" } else { "buffer" })?;
+        let (len, epilogue) = (output.len(), output.epilogue());
+        let dtypes = (input.map_or(output.dtype(), Input::dtype), output.dtype());
+        let slot = match &rank.backend {
+            Backend::Host(host) => host.slot_values(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.slot_values(),
+        };
+        let plan = ReducePlan::new(self.form, rank.world, slot, len, dtypes, epilogue);
+        let operation = Operation {
+            kind: match plan.two_shot {
+                false => OperationKind::OneShot,
+                true => OperationKind::TwoShot,
+            },
+            rows: 1,
+            columns: len as u64,
+            input: dtypes.0,
+            output: dtypes.1,
+            epilogue,
+            layer: 0,
+        };
         let result = match &mut rank.backend {
             Backend::Host(host) => {
                 stream.require_host()?;
-                host.all_reduce(input, output)
+                host.all_reduce(operation, input, output)
             }
             #[cfg(feature = "cuda")]
-            Backend::Cuda(cuda) => cuda.all_reduce(self.form, stream, input, output),
+            Backend::Cuda(cuda) => cuda.all_reduce(&plan, operation, stream, input, output),
         };
         traced(rank.rank, result)
     }

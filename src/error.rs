@@ -3,6 +3,7 @@
 //! Every variant says what was found, what was expected, and names the tensor, argument or
 //! device concerned, so that the message alone is enough to act on.
 
+use crate::protocol::Operation;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -142,8 +143,8 @@ pub enum Error {
 
     /// A peer's packets did not arrive before the group's deadline. The group has failed.
     #[error(
-        "rank {rank} waited {waited:?} for packets of rank {peer} at epoch {epoch}; \
-         the group has failed, drop it and build a new one"
+        "rank {rank} waited {waited:?} for packets of rank {peer} at epoch {epoch}, \
+         tile {tile} of {operation}; the group has failed, reset it on all ranks or build a new one"
     )]
     PeerTimeout {
         /// The rank that waited.
@@ -154,6 +155,31 @@ pub enum Error {
         epoch: u32,
         /// How long it waited.
         waited: Duration,
+        /// The call of `rank`.
+        operation: Operation,
+        /// Which 128 values of the exchange it waited for. For a layer a tile is 128 columns of a row; rows
+        /// follow one another.
+        tile: u32,
+    },
+
+    /// A peer made another call than this rank in the same place: another operation, layer, shape or dtype.
+    /// The group has failed.
+    #[error(
+        "at epoch {epoch} rank {rank} called {own}, rank {peer} {}; \
+         all ranks must call the same collectives in the same order",
+        theirs.map_or("something else".into(), |theirs| theirs.to_string())
+    )]
+    Mismatch {
+        /// The rank that noticed.
+        rank: usize,
+        /// The rank that called something else.
+        peer: usize,
+        /// The exchange at which it happened.
+        epoch: u32,
+        /// The call of `rank`.
+        own: Operation,
+        /// The call of `peer`, if it has told: unless its process was stopped, say.
+        theirs: Option<Operation>,
     },
 
     /// A peer sent a packet of an exchange that this rank has not allowed yet: the ranks did not
@@ -186,11 +212,28 @@ pub enum Error {
         peer: usize,
     },
 
+    /// A group was not [reset](crate::Rank::reset) because not all ranks did so in time. It stays failed.
+    #[error(
+        "rank {rank} could not reset the group within {waited:?}: {}; let all ranks call reset",
+        match missing.as_slice() {
+            [] => "another rank gave up".into(),
+            missing => format!("it waited for rank{} {}", plural(missing), listed(missing)),
+        }
+    )]
+    ResetIncomplete {
+        /// The rank that waited.
+        rank: usize,
+        /// The ranks that it waited for; none if another one gave up.
+        missing: Vec<usize>,
+        /// How long it waited.
+        waited: Duration,
+    },
+
     /// Ranks in other processes did not come before the rendezvous's deadline.
     #[error(
         "rank {rank} waited {waited:?} for rank{} {} in vain; \
          start all ranks, with the same rendezvous",
-        if missing.len() == 1 { "" } else { "s" },
+        plural(missing),
         listed(missing)
     )]
     RanksMissing {
@@ -229,10 +272,10 @@ pub enum Error {
         reason: String,
     },
 
-    /// The group failed earlier; nothing was launched and no output was touched.
-    #[error("the group has failed earlier ({reason}); drop it and build a new one")]
+    /// The group has failed and no rank says by what.
+    #[error("the group has failed: {reason}; reset it on all ranks or build a new one")]
     GroupFailed {
-        /// The first failure.
+        /// What is known.
         reason: String,
     },
 }
@@ -248,6 +291,14 @@ fn instead_of(path: crate::ExchangePath) -> &'static str {
     match path {
         crate::ExchangePath::HostMemory => "use other devices, or put the ranks on one device",
         _ => "use other devices, or let them exchange through host memory (ExchangePath::Auto)",
+    }
+}
+
+fn plural(ranks: &[usize]) -> &'static str {
+    if ranks.len() == 1 {
+        ""
+    } else {
+        "s"
     }
 }
 

@@ -1,6 +1,6 @@
 //! A group of ranks that hold one model between them.
 
-use crate::protocol::{Epoch, SCRUB_PERIOD};
+use crate::protocol::{Epoch, MAX_SCRUB_PERIOD, SCRUB_PERIOD};
 use crate::{Error, ExchangePath, Rank, Result};
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ impl Group {
     }
 
     /// How long a rank waits for its peers' packets before it declares the group failed.
-    /// Default: 5 s.
+    /// Default: 5 s. [`Rank::set_timeout`] changes it later.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -112,7 +112,7 @@ impl Group {
         self
     }
 
-    /// Calls between two renewals of an arena's tags, a power of two from 2 to 2^29. Only of use to
+    /// Calls between two renewals of an arena's tags, a power of two from 2 to 2^13. Only of use to
     /// test the renewal.
     #[must_use]
     pub fn scrub_period(mut self, period: u32) -> Self {
@@ -288,12 +288,13 @@ impl Group {
             let found = self.slot_values.to_string();
             return Err(Error::argument("slot_values", found, "1 to 2^28"));
         }
-        if !self.scrub_period.is_power_of_two() || !(2..=1 << 29).contains(&self.scrub_period) {
+        let periods = 2..=MAX_SCRUB_PERIOD;
+        if !self.scrub_period.is_power_of_two() || !periods.contains(&self.scrub_period) {
             let found = self.scrub_period.to_string();
             return Err(Error::argument(
                 "scrub_period",
                 found,
-                "a power of two from 2 to 2^29",
+                "a power of two from 2 to 2^13",
             ));
         }
         Ok(())

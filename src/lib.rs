@@ -62,7 +62,7 @@
 //! | the sum of any other tensor over the ranks | [`AllReduce`] |
 //! | which way packets take between GPUs | [`ExchangePath`] |
 //! | a call | [`Input`], [`Output`] with its [`Epilogue`], [`Stream`] |
-//! | what can go wrong | [`Error`] |
+//! | what can go wrong | [`Error`], with the [`Operation`] concerned |
 //! | the format's facts and the order of weights in memory | [`mod@format`] |
 //! | the exchange and the argument for it | [`protocol`] |
 //! | what results are judged by | [`mod@reference`] |
@@ -86,9 +86,11 @@
 //! | [`Group::build`] | once, on one thread, for all ranks |
 //! | [`Group::join`] | **collective**: instead of it, each process for its rank |
 //! | `load` | each rank for itself, at any time, on all ranks at once if you like |
-//! | [`RowParallel::forward`] | **collective**: all ranks, with the same M, in the same order |
+//! | [`RowParallel::forward`] | **collective**: all ranks, with the same M and dtypes, in the same order |
+//! | [`Rank::reset`] | **collective**: all ranks, after a failure, with none of their calls in flight |
 //! | [`AllReduce::run`], [`AllReduce::run_in_place`] | **collective**: all ranks, with the same length, dtypes and epilogue |
-//! | [`ColumnParallel::forward`], [`Rank::check`] | each rank for itself |
+//! | [`ColumnParallel::forward`], [`Rank::check`], [`Rank::synchronize`] | each rank for itself |
+//! | [`Rank::set_timeout`] | any rank, for all |
 //! | dropping a [`Rank`] | each for itself, but calls of the others then time out |
 //!
 //! A group has at most [`MAX_WORLD`] ranks, all on one machine. A rank with an empty
@@ -114,13 +116,16 @@
 //!
 //! # Failures
 //!
-//! A wait ends by the group's [timeout](Group::timeout) at the latest. Then the group *has failed*, for
-//! ever and on all ranks: kernels in flight return, later calls give an [`Error`] and enqueue
-//! nothing, replays return at once without touching their outputs. Contexts and devices stay usable;
-//! drop the ranks and build a new group. On the host the failing call itself returns the error. On
-//! CUDA a call returns before it has run, so its failure shows in a later call or in
-//! [`Rank::check`]: **synchronise the stream and call [`Rank::check`] before you use a result whose
-//! correctness matters to you**; outputs since the last successful check are not valid.
+//! A wait ends by the group's [timeout](Group::timeout) at the latest, which
+//! [may be changed](Rank::set_timeout) at run time. Ranks that call different things, or in another order,
+//! find out at the first packet ([`Error::Mismatch`]). Either way the group *has failed*, on all ranks:
+//! kernels in flight return, later calls give the failure as an [`Error`] and enqueue nothing, replays
+//! return without touching their outputs. Contexts and devices stay usable: all ranks
+//! [reset](Rank::reset) the group and go on, or drop it and build a new one. On the host the failing call
+//! itself returns the error. On CUDA a call returns before it has run, so its failure shows in a later call,
+//! in [`Rank::check`] or in [`Rank::synchronize`]: **call the latter, or synchronise the stream and call the
+//! former, before you use a result whose correctness matters to you**; outputs since the last successful
+//! check are not valid.
 //!
 //! Between processes a group also fails when one of them ends without dropping its rank: the others
 //! notice at once, their waits end, kernels in flight included, and their calls give
@@ -171,6 +176,7 @@ pub use error::{Error, Result};
 pub use group::{Device, Group, MAX_WORLD};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
 pub use path::ExchangePath;
+pub use protocol::{Operation, OperationKind};
 pub use rank::Rank;
 #[cfg(target_os = "linux")]
 pub use rendezvous::Rendezvous;

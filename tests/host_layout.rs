@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use trellink::format::layout::{BlockLayout, LANES};
 use trellink::format::{Bits, Codebook};
 use trellink::host::probe;
-use trellink::protocol::{ArenaLayout, Arrival, Epoch, Packet};
+use trellink::protocol::{ArenaLayout, Arrival, Epoch, Packet, Tag};
 
 #[test]
 fn kernels_exist_for_every_format_and_for_no_other() {
@@ -53,29 +53,56 @@ fn number(arrival: Arrival) -> i32 {
         Arrival::Stale => -1,
         Arrival::Current => 0,
         Arrival::Ahead => 1,
+        Arrival::Foreign => 2,
     }
 }
 
-/// Random epochs, and those around a wrap or another.
-fn epoch_pair() -> impl Strategy<Value = (u32, u32)> {
-    (any::<u32>(), prop_oneof![any::<i32>(), -3..4i32])
-        .prop_map(|(epoch, distance)| (epoch, epoch.wrapping_add(distance as u32)))
+/// Random tags, and those around a wrap or another.
+fn tag_pair() -> impl Strategy<Value = (Tag, Tag)> {
+    let distance = prop_oneof![any::<i32>(), -3..4i32];
+    let epochs = (any::<u32>(), distance);
+    (
+        epochs,
+        any::<u16>(),
+        prop_oneof![Just(None), any::<u16>().prop_map(Some)],
+    )
+        .prop_map(|((epoch, distance), own, theirs)| {
+            let epoch = Epoch::new(epoch);
+            let found = Tag::new(epoch.after(distance), theirs.unwrap_or(own));
+            (Tag::new(epoch, own), found)
+        })
 }
 
 proptest! {
     #[test]
-    fn packets_are_packed_alike(data: u32, epoch: u32) {
-        let word = Packet { data, epoch: Epoch::new(epoch) }.to_word();
-        prop_assert_eq!(probe::packet_pack(data, epoch), word);
-        prop_assert_eq!(probe::packet_unpack(word), (data, epoch));
+    fn packets_are_packed_alike(data: u32, tag: u32) {
+        let word = Packet { data, tag: Tag::from_bits(tag) }.to_word();
+        prop_assert_eq!(probe::packet_pack(data, tag), word);
+        prop_assert_eq!(probe::packet_unpack(word), (data, tag));
     }
 
     #[test]
-    fn epochs_compare_alike((epoch, tag) in epoch_pair()) {
-        let (here, there) = (Epoch::new(epoch), Epoch::new(tag));
-        prop_assert_eq!(probe::epoch_parity(epoch) as usize, here.parity());
-        prop_assert_eq!(probe::epoch_distance(epoch, tag), here.distance(there));
-        prop_assert_eq!(probe::epoch_classify(epoch, tag), number(here.classify(there)));
+    fn tags_are_packed_alike(epoch: u32, operation: u16) {
+        let tag = Tag::new(Epoch::new(epoch), operation).bits();
+        prop_assert_eq!(probe::tag_pack(epoch, operation), tag);
+        prop_assert_eq!(probe::epoch_parity(epoch) as usize, Epoch::new(epoch).parity());
+    }
+
+    #[test]
+    fn tags_compare_alike((own, found) in tag_pair()) {
+        prop_assert_eq!(probe::tag_distance(own.bits(), found.bits()), own.distance(found));
+        prop_assert_eq!(probe::tag_classify(own.bits(), found.bits()), number(own.classify(found)));
+    }
+
+    /// What a half of an arena may hold: tags of one parity, not too old, and those of ranks ahead.
+    #[test]
+    fn the_polls_comparison_knows_what_is_late(
+        epoch: u32, own: u16, theirs: u16, calls in -16383i32..16383,
+    ) {
+        let epoch = Epoch::new(epoch);
+        let (expected, found) = (Tag::new(epoch, own), Tag::new(epoch.after(2 * calls), theirs));
+        let stale = probe::tag_is_stale(expected.bits(), found.bits());
+        prop_assert_eq!(stale, expected.classify(found) == Arrival::Stale);
     }
 
     #[test]

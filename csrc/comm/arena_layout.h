@@ -1,6 +1,8 @@
 // Where a packet lies in an arena: all of the arena's address arithmetic.
 //
-// arena = [parity 2][source rank][slot_packets]. src/protocol/arena.rs is the same in Rust; a test
+// arena = [parity 2][source rank][slot_packets], then the stop word: a rank that fails writes
+// TRELLINK_STATE_ABORTED there in every arena, so that launches that come later do not begin, although
+// what they wait for may have been sent. A tag never has that value. src/protocol/arena.rs is the same in Rust; a test
 // compares the two.
 #pragma once
 
@@ -18,6 +20,8 @@ struct ArenaLayout {
   }
   TRELLINK_HD uint64_t half_packets() const { return world * slot_packets; }
   TRELLINK_HD uint64_t packets() const { return 2 * half_packets(); }
+  // Where the stop word lies, counted in packets.
+  TRELLINK_HD uint64_t stop() const { return packets(); }
 };
 
 }  // namespace trellink

@@ -7,7 +7,11 @@
 // receiver has finished e-2, and nothing that polls in call e polls there. The receiver puts packets
 // with the tag of e back as soon as it has read the words, within call e. So at the end of every call,
 // and whenever packets are polled, each tag of the half is one that a call has written, and the argument
-// of exchange.cuh holds as it stands. A failed call may leave words behind; a failed group never polls again.
+// of exchange.cuh holds as it stands. A failed call may leave words behind; a failed group does not poll again
+// before a reset has put packets everywhere.
+//
+// Where a peer makes another call, words may lie where it polls packets. It cannot take a call of theirs for
+// its own: the first packet of every slot is polled in every call, and is a packet in every call, here a flag.
 #pragma once
 
 #include "comm/exchange.cuh"
@@ -49,7 +53,7 @@ class Bulk {
   template <uint32_t kWords>
   __device__ void put_back(uint32_t source, uint64_t index) const {
     uint64_t* to = exchange_.slot(exchange_.rank(), source) + index;
-    const uint64_t packet = packet_pack(0, exchange_.epoch());
+    const uint64_t packet = packet_pack(0, exchange_.tag());
 #pragma unroll
     for (uint32_t i = 0; i < kWords; i += 4) {
       ptx::st_relaxed_sys_v2(to, packet, packet);
@@ -64,7 +68,7 @@ class Bulk {
     if (peer >= exchange_.world() || peer == exchange_.rank()) return;
     // After the barrier this covers what the other threads wrote. Pairs with the fence of `await`.
     ptx::fence_sys();
-    const uint64_t packet = packet_pack(0, exchange_.epoch());
+    const uint64_t packet = packet_pack(0, exchange_.tag());
     ptx::st_relaxed_sys_v2(exchange_.slot(peer, exchange_.rank()) + flag, packet, packet);
   }
 

@@ -1,7 +1,8 @@
 // One rank's side of the all-to-all exchange, as a kernel sees it.
 //
 // Contract
-//  - A launch is one call. Every rank makes the same calls in the same order, with the same epochs.
+//  - A launch is one call. Every rank makes the same calls in the same order, with the same epochs. If one
+//    does not, its packets say so: they carry the operation beside the epoch, and every packet is looked at.
 //  - push() everything the CTA owns before the first collect(); every CTA of every rank must be
 //    resident while any of them waits. A kernel that sends again after a wait says why it cannot wait
 //    in a circle (reduce/two_shot.cuh).
@@ -17,7 +18,7 @@
 // count of the CTAs that have left would tell nothing new, and cost a round trip to L2 at the end.
 //
 // Why tags may be compared by signed distance. A slot that many small calls never touch keeps an
-// old tag, which after 2^31 calls would look ahead of the epoch. So in two epochs of every period
+// old tag, which after 2^15 calls would look ahead of the epoch. So in two epochs of every period
 // (scrub_mask) each CTA, before it pushes anything, rewrites its part of the other half with the tag
 // of the call before. That half's packets have been read, in the call before; and its next writers
 // are peers in the call after, which need a packet from each of our CTAs before they get there.
@@ -37,28 +38,36 @@ struct ExchangeState {
 
   static __device__ ExchangeState load(const TrellinkExchange& params) {
     const auto* control = reinterpret_cast<const TrellinkControl*>(params.control);
-    return {ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
-            ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask)};
+    const auto* arena = reinterpret_cast<const uint64_t*>(params.arena[params.rank]);
+    const auto* stop = reinterpret_cast<const uint32_t*>(arena + ArenaLayout{params.world, params.slot_packets}.stop());
+    ExchangeState state{ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
+                        ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask)};
+    if (ptx::ld_relaxed_sys(stop) == TRELLINK_STATE_ABORTED) state.failed = TRELLINK_STATE_ABORTED;
+    return state;
   }
 };
 
 class Exchange {
  public:
   __device__ Exchange(const TrellinkExchange& params, const ExchangeState& state)
-      : params_(params), layout_{params.world, params.slot_packets}, state_(state), epoch_(state.epoch) {}
+      : params_(params), layout_{params.world, params.slot_packets}, state_(state), tag_(tag_pack(state.epoch, params.operation.tag)) {}
 
   // Begins the call. False if an earlier one failed; then the launch must return at once.
   __device__ bool enter() const {
-    if (state_.failed != TRELLINK_STATE_OK) return false;
-    if (epoch_scrubs(epoch_, state_.scrub_mask)) scrub();
+    if (state_.failed != TRELLINK_STATE_OK) {
+      // If another rank says so: for the launches that do not exchange with it, too.
+      if (threadIdx.x == 0) ptx::atom_cas_relaxed_gpu(&control()->failed, TRELLINK_STATE_OK, state_.failed);
+      return false;
+    }
+    if (epoch_scrubs(state_.epoch, state_.scrub_mask)) scrub();
     return true;
   }
 
   // Sends values `value` and `value + 1` of this rank to every rank. `value` is even.
   __device__ void push(uint64_t value, float x, float y) const {
-    const uint64_t index = layout_.slot(epoch_parity(epoch_), params_.rank) + value;
-    const uint64_t px = packet_pack(__float_as_uint(x), epoch_);
-    const uint64_t py = packet_pack(__float_as_uint(y), epoch_);
+    const uint64_t index = layout_.slot(parity(), params_.rank) + value;
+    const uint64_t px = packet_pack(__float_as_uint(x), tag_);
+    const uint64_t py = packet_pack(__float_as_uint(y), tag_);
 #pragma unroll 1
     for (uint32_t i = 0; i < params_.world; ++i) {
       // Start behind oneself, so that not every rank writes to the same peer first.
@@ -90,17 +99,18 @@ class Exchange {
 
   __device__ uint32_t rank() const { return params_.rank; }
   __device__ uint32_t world() const { return params_.world; }
-  __device__ uint32_t epoch() const { return epoch_; }
+  // What every packet of this call carries.
+  __device__ uint32_t tag() const { return tag_; }
 
   // Where the packets begin that `source` sends to `rank` in this call.
   __device__ uint64_t* slot(uint32_t rank, uint32_t source) const {
-    return arena(rank) + layout_.slot(epoch_parity(epoch_), source);
+    return arena(rank) + layout_.slot(parity(), source);
   }
 
   // Sends two words to every rank but this one, as packets `index` and `index + 1`. `index` is even.
   __device__ void push_to_peers(uint64_t index, uint32_t x, uint32_t y) const {
-    const uint64_t px = packet_pack(x, epoch_);
-    const uint64_t py = packet_pack(y, epoch_);
+    const uint64_t px = packet_pack(x, tag_);
+    const uint64_t py = packet_pack(y, tag_);
 #pragma unroll 1
     for (uint32_t i = 1; i < params_.world; ++i) {
       uint32_t peer = params_.rank + i;
@@ -118,11 +128,11 @@ class Exchange {
     for (uint32_t polls = 1;; ++polls) {
       const Missing missing = poll<kRanks, kPairs>(first, index, stride, words);
       if (missing.count == 0) return true;
-      if (missing.ahead) {
-        report(TRELLINK_STATE_PEER_AHEAD, missing.rank, missing.ahead_tag, 0);
+      if (missing.wrong) {
+        report_wrong(missing.rank, missing.wrong_tag, index);
         return false;
       }
-      if (polls % kPollsPerCheck == 0 && !may_go_on(missing.rank, start_ns)) return false;
+      if (polls % kPollsPerCheck == 0 && !may_go_on(missing.rank, index, start_ns)) return false;
     }
   }
 
@@ -130,7 +140,7 @@ class Exchange {
   // The calling thread has collected that packet and the next, and nobody else reads them as packets: so
   // they are free until a later call sends there.
   __device__ void post(uint64_t index, uint32_t word) const {
-    const uint64_t packet = packet_pack(word, epoch_posted(epoch_));
+    const uint64_t packet = packet_pack(word, tag_posted(tag_));
     ptx::st_relaxed_sys_v2(slot(params_.rank, params_.rank) + index, packet, packet);
   }
 
@@ -148,10 +158,10 @@ class Exchange {
         if (i >= count) continue;
         const uint64_t packet = ptx::ld_relaxed_sys_v2(from + i * stride).x;
         words[i] = packet_data(packet);
-        missing |= packet_epoch(packet) ^ epoch_posted(epoch_);
+        missing |= packet_tag(packet) ^ tag_posted(tag_);
       }
       if (missing == 0) return true;
-      if (polls % kPollsPerCheck == 0 && !may_go_on(params_.rank, start_ns)) return false;
+      if (polls % kPollsPerCheck == 0 && !may_go_on(params_.rank, index, start_ns)) return false;
     }
   }
 
@@ -161,7 +171,7 @@ class Exchange {
     __syncthreads();
     const uint32_t ctas = ptx::grid_ctas();
     for (uint32_t i = blockIdx.x + ctas * threadIdx.x; i < TRELLINK_MAX_CTAS; i += ctas * blockDim.x) {
-      ptx::st_relaxed_gpu(epochs() + i, epoch_ + 1);
+      ptx::st_relaxed_gpu(epochs() + i, state_.epoch + 1);
     }
   }
 
@@ -170,8 +180,12 @@ class Exchange {
   static constexpr uint32_t kBatch = 2;
   // Polls between two looks at the clock and the abort word.
   static constexpr uint32_t kPollsPerCheck = 1024;
+  // Packets of a tile, as reports count them.
+  static constexpr uint32_t kTilePackets = 128;
 
   __device__ TrellinkControl* control() const { return reinterpret_cast<TrellinkControl*>(params_.control); }
+  __device__ TrellinkReport* out() const { return reinterpret_cast<TrellinkReport*>(params_.report); }
+  __device__ uint32_t parity() const { return epoch_parity(state_.epoch); }
   __device__ uint32_t* epochs() const { return reinterpret_cast<uint32_t*>(params_.epochs); }
   __device__ uint64_t* arena(uint32_t rank) const { return reinterpret_cast<uint64_t*>(params_.arena[rank]); }
 
@@ -179,45 +193,45 @@ class Exchange {
     uint64_t start_ns = 0;
     for (uint32_t polls = 1;; ++polls) {
       uint32_t missing = 0;
-      uint32_t ahead_tag = 0;
-      bool ahead = false;
+      uint32_t wrong_tag = 0;
+      bool wrong = false;
       uint32_t suspect = first;
 #pragma unroll
       for (uint32_t r = 0; r < kBatch; ++r) {
         if (first + r < params_.world) {
-          const uint64_t* p = arena(params_.rank) + layout_.slot(epoch_parity(epoch_), first + r) + value;
+          const uint64_t* p = arena(params_.rank) + layout_.slot(parity(), first + r) + value;
           const ulonglong2 packets[2] = {ptx::ld_relaxed_sys_v2(p), ptx::ld_relaxed_sys_v2(p + 2)};
           const uint64_t packet[4] = {packets[0].x, packets[0].y, packets[1].x, packets[1].y};
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            const int32_t distance = epoch_distance(epoch_, packet_epoch(packet[i]));
+            const uint32_t tag = packet_tag(packet[i]);
             part[r][i] = __uint_as_float(packet_data(packet[i]));
-            if (distance != 0) {
+            if (tag != tag_) {
               missing += 1;
               suspect = first + r;
-              if (distance > 0) {
-                ahead = true;
-                ahead_tag = packet_epoch(packet[i]);
+              if (!tag_is_stale(tag_, tag)) {
+                wrong = true;
+                wrong_tag = tag;
               }
             }
           }
         }
       }
       if (missing == 0) return true;
-      if (ahead) {
-        report(TRELLINK_STATE_PEER_AHEAD, suspect, ahead_tag, 0);
+      if (wrong) {
+        report_wrong(suspect, wrong_tag, value);
         return false;
       }
-      if (polls % kPollsPerCheck == 0 && !may_go_on(suspect, start_ns)) return false;
+      if (polls % kPollsPerCheck == 0 && !may_go_on(suspect, value, start_ns)) return false;
     }
   }
 
   // What a poll has not found.
   struct Missing {
     uint32_t count = 0;
-    uint32_t rank = 0;  // of one that misses
-    bool ahead = false;
-    uint32_t ahead_tag = 0;
+    uint32_t rank = 0;   // of one that misses
+    bool wrong = false;  // one of another operation, or of a later call
+    uint32_t wrong_tag = 0;
   };
 
   // One look at the packets of `receive`. `collect_batch` is the same for four neighbouring values of
@@ -235,58 +249,73 @@ class Exchange {
         const ulonglong2 pair = ptx::ld_relaxed_sys_v2(p + i * stride);
         words[r][2 * i] = packet_data(pair.x);
         words[r][2 * i + 1] = packet_data(pair.y);
-        note(first + r, packet_epoch(pair.x), missing);
-        note(first + r, packet_epoch(pair.y), missing);
+        note(first + r, packet_tag(pair.x), missing);
+        note(first + r, packet_tag(pair.y), missing);
       }
     }
     return missing;
   }
 
   __device__ void note(uint32_t rank, uint32_t tag, Missing& missing) const {
-    const int32_t distance = epoch_distance(epoch_, tag);
-    if (distance == 0) return;
+    if (tag == tag_) return;
     missing.count += 1;
     missing.rank = rank;
-    if (distance > 0) {
-      missing.ahead = true;
-      missing.ahead_tag = tag;
+    if (!tag_is_stale(tag_, tag)) {
+      missing.wrong = true;
+      missing.wrong_tag = tag;
     }
   }
 
-  // The slow part of a wait: looks at the clock and at the abort word.
-  __device__ bool may_go_on(uint32_t peer, uint64_t& start_ns) const {
+  // The slow part of a wait: looks at the clock, the abort word and the deadline.
+  __device__ bool may_go_on(uint32_t peer, uint64_t packet, uint64_t& start_ns) const {
     const uint64_t now = ptx::globaltimer_ns();
     if (start_ns == 0) start_ns = now;
+    const uint64_t waited = now - start_ns;
     if (ptx::ld_relaxed_sys(reinterpret_cast<const uint32_t*>(params_.abort)) != 0) {
-      ptx::atom_cas_relaxed_gpu(&control()->failed, TRELLINK_STATE_OK, TRELLINK_STATE_ABORTED);
+      // Not the cause; but the host wants to know what this rank was doing.
+      write_report(TRELLINK_STATE_ABORTED, peer, packet, 0, waited);
       return false;
     }
-    const uint64_t waited = now - start_ns;
-    if (waited < ptx::ld_relaxed_gpu_u64(&control()->timeout_ns)) return true;
-    report(TRELLINK_STATE_PEER_TIMEOUT, peer, 0, waited);
+    if (waited < ptx::ld_relaxed_sys_u64(&out()->timeout_ns)) return true;
+    report(TRELLINK_STATE_PEER_TIMEOUT, peer, packet, 0, waited);
     return false;
   }
 
-  // Makes the failure sticky on this rank, tells the host, and asks every other rank to stop.
-  __device__ void report(uint32_t state, uint32_t peer, uint32_t found, uint64_t waited) const {
-    // The first failure is the one that explains the others.
-    if (ptx::atom_cas_relaxed_gpu(&control()->failed, TRELLINK_STATE_OK, state) == TRELLINK_STATE_OK) {
-      auto* out = reinterpret_cast<TrellinkReport*>(params_.report);
-      out->rank = params_.rank;
-      out->peer = peer;
-      out->epoch = epoch_;
-      out->found = found;
-      out->waited_ns = waited;
-      ptx::fence_sys();
-      ptx::st_relaxed_sys(&out->state, state);
-    }
+  // A packet has come that no rank may send now. Of the next call in this half, or of another operation; any
+  // other tag is none, but a word of a two-shot all-reduce (bulk.cuh) where packets of this call should be.
+  __device__ void report_wrong(uint32_t peer, uint32_t tag, uint64_t packet) const {
+    const bool ahead = tag_distance(tag_, tag) == 2;
+    report(ahead ? TRELLINK_STATE_PEER_AHEAD : TRELLINK_STATE_MISMATCH, peer, packet, tag, 0);
+  }
+
+  // Makes the failure sticky on all ranks, tells the host, and asks every other rank to stop.
+  __device__ void report(uint32_t state, uint32_t peer, uint64_t packet, uint32_t found, uint64_t waited) const {
+    write_report(state, peer, packet, found, waited);
     ptx::st_relaxed_sys(reinterpret_cast<uint32_t*>(params_.abort), 1);
+    for (uint32_t r = 0; r < params_.world; ++r) {
+      ptx::st_relaxed_sys(reinterpret_cast<uint32_t*>(arena(r) + layout_.stop()), TRELLINK_STATE_ABORTED);
+    }
+  }
+
+  // Keeps the first failure of this rank, which explains the others.
+  __device__ void write_report(uint32_t state, uint32_t peer, uint64_t packet, uint32_t found, uint64_t waited) const {
+    if (ptx::atom_cas_relaxed_gpu(&control()->failed, TRELLINK_STATE_OK, state) != TRELLINK_STATE_OK) return;
+    auto* to = out();
+    to->rank = params_.rank;
+    to->peer = peer;
+    to->epoch = state_.epoch;
+    to->found = found;
+    to->tile = static_cast<uint32_t>(packet / kTilePackets);
+    to->waited_ns = waited;
+    to->operation = params_.operation;
+    ptx::fence_sys();
+    ptx::st_relaxed_sys(&to->state, state);
   }
 
   __device__ void scrub() const {
-    const uint32_t before = epoch_ - 1;
+    const uint32_t before = state_.epoch - 1;
     uint64_t* half = arena(params_.rank) + layout_.slot(epoch_parity(before), 0);
-    const uint64_t packet = packet_pack(0, before);
+    const uint64_t packet = packet_pack(0, tag_pack(before, 0));
     const uint64_t stride = 2ull * ptx::grid_ctas() * blockDim.x;
     for (uint64_t i = 2 * (blockIdx.x * blockDim.x + threadIdx.x); i < layout_.half_packets(); i += stride) {
       ptx::st_relaxed_sys_v2(half + i, packet, packet);
@@ -299,7 +328,7 @@ class Exchange {
   const TrellinkExchange& params_;
   const ArenaLayout layout_;
   const ExchangeState state_;
-  const uint32_t epoch_;
+  const uint32_t tag_;
 };
 
 }  // namespace trellink

@@ -8,11 +8,11 @@
 
 namespace trellink {
 
-// {data in the low 32 bits, epoch in the high 32 bits}.
-TRELLINK_HD uint64_t packet_pack(uint32_t data, uint32_t epoch) {
-  return static_cast<uint64_t>(epoch) << 32 | data;
+// {data in the low 32 bits, tag in the high 32 bits}.
+TRELLINK_HD uint64_t packet_pack(uint32_t data, uint32_t tag) {
+  return static_cast<uint64_t>(tag) << 32 | data;
 }
 TRELLINK_HD uint32_t packet_data(uint64_t packet) { return static_cast<uint32_t>(packet); }
-TRELLINK_HD uint32_t packet_epoch(uint64_t packet) { return static_cast<uint32_t>(packet >> 32); }
+TRELLINK_HD uint32_t packet_tag(uint64_t packet) { return static_cast<uint32_t>(packet >> 32); }
 
 }  // namespace trellink

@@ -58,16 +58,18 @@ int32_t trellink_probe_window_end(uint32_t half_bits, int32_t weight) {
   return probe.end;
 }
 
-uint64_t trellink_probe_packet_pack(uint32_t data, uint32_t epoch) { return trellink::packet_pack(data, epoch); }
+uint64_t trellink_probe_packet_pack(uint32_t data, uint32_t tag) { return trellink::packet_pack(data, tag); }
 uint32_t trellink_probe_packet_data(uint64_t packet) { return trellink::packet_data(packet); }
-uint32_t trellink_probe_packet_epoch(uint64_t packet) { return trellink::packet_epoch(packet); }
+uint32_t trellink_probe_packet_tag(uint64_t packet) { return trellink::packet_tag(packet); }
 
 uint32_t trellink_probe_epoch_parity(uint32_t epoch) { return trellink::epoch_parity(epoch); }
-int32_t trellink_probe_epoch_distance(uint32_t epoch, uint32_t tag) { return trellink::epoch_distance(epoch, tag); }
-// -1 stale, 0 current, 1 ahead.
-int32_t trellink_probe_epoch_classify(uint32_t epoch, uint32_t tag) {
-  return static_cast<int32_t>(trellink::epoch_classify(epoch, tag));
+uint32_t trellink_probe_tag_pack(uint32_t epoch, uint32_t operation) { return trellink::tag_pack(epoch, operation); }
+int32_t trellink_probe_tag_distance(uint32_t expected, uint32_t tag) { return trellink::tag_distance(expected, tag); }
+// -1 stale, 0 current, 1 ahead, 2 foreign.
+int32_t trellink_probe_tag_classify(uint32_t expected, uint32_t tag) {
+  return static_cast<int32_t>(trellink::tag_classify(expected, tag));
 }
+bool trellink_probe_tag_is_stale(uint32_t expected, uint32_t tag) { return trellink::tag_is_stale(expected, tag); }
 bool trellink_probe_epoch_scrubs(uint32_t epoch, uint32_t scrub_mask) {
   return trellink::epoch_scrubs(epoch, scrub_mask);
 }
@@ -78,7 +80,6 @@ uint64_t trellink_probe_arena_slot(uint32_t world, uint64_t slot_packets, uint32
 uint64_t trellink_probe_arena_packets(uint32_t world, uint64_t slot_packets) {
   return ArenaLayout{world, slot_packets}.packets();
 }
-
 
 uint64_t trellink_probe_octet_index(uint32_t pieces, uint32_t octet) {
   return trellink::OctetLayout{pieces}.index(octet);

@@ -226,9 +226,9 @@ __device__ __forceinline__ uint32_t ld_relaxed_gpu(const uint32_t* p) {
   return d;
 }
 
-__device__ __forceinline__ uint64_t ld_relaxed_gpu_u64(const uint64_t* p) {
+__device__ __forceinline__ uint64_t ld_relaxed_sys_u64(const uint64_t* p) {
   uint64_t d;
-  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(d) : "l"(p) : "memory");
+  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(d) : "l"(p) : "memory");
   return d;
 }
 

@@ -35,6 +35,6 @@ fn own() -> Hello {
         device: [0; 16],
         slot_values: 64 * 8192,
         first_epoch: 1,
-        scrub_period: 1 << 20,
+        scrub_period: 1 << 13,
     }
 }

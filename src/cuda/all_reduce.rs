@@ -8,18 +8,20 @@ use crate::call::{Input, Output, Stream};
 use crate::ffi::{TrellinkAllReduce, TRELLINK_REDUCE_ONE_SHOT, TRELLINK_REDUCE_TWO_SHOT};
 use crate::format::DType;
 use crate::plan::reduce::{ReducePlan, ReduceShape, OCTET};
-use crate::{ReduceForm, Result};
+use crate::protocol::Operation;
+use crate::Result;
 use cudarc::driver::sys;
 
 /// Kernels move 16 bytes at a time.
 const ALIGNMENT: u64 = 16;
 
 impl CudaRank {
-    /// Enqueues the sum of `input`, or without one of what `output` holds, into `output`. Lengths are
-    /// checked by the caller.
+    /// Enqueues the sum of `input`, or without one of what `output` holds, into `output`, as `plan` cuts
+    /// `operation`. Lengths are checked by the caller.
     pub(crate) fn all_reduce(
         &mut self,
-        form: ReduceForm,
+        plan: &ReducePlan,
+        operation: Operation,
         stream: &Stream<'_>,
         input: Option<&Input<'_>>,
         output: &Output<'_>,
@@ -33,10 +35,7 @@ impl CudaRank {
             Some(input) => read_from(input, ordinal)?,
             None => (out.pointer, out.dtype),
         };
-        let exchange = *self.group_exchange();
-        let (world, dtypes) = (exchange.world as usize, (x_dtype, out.dtype));
-        let slot = self.slot_values();
-        let plan = ReducePlan::new(form, world, slot, out.len, dtypes, epilogue);
+        let exchange = self.group_exchange(operation);
         for octets in plan.launches() {
             let shape = plan.shape(octets.len(), self.sm_share());
             let first = (octets.start * OCTET) as u64;
@@ -48,7 +47,7 @@ impl CudaRank {
                 x_dtype: dtype_code(x_dtype),
                 out_dtype: dtype_code(out.dtype),
                 epilogue: epilogue_code(epilogue),
-                form: form_code(&plan),
+                form: form_code(plan),
                 exchange,
             };
             self.launch_all_reduce(shape, &stream, &params)?;

@@ -4,8 +4,8 @@ use super::host_memory::HostMemory;
 use super::memory::SymmetricBuffer;
 use super::rank::new_stream;
 use crate::ffi::TRELLINK_LINK_PROBE_WORDS;
-use crate::protocol::ArenaLayout;
-use crate::{Group, Result};
+use crate::protocol::{ArenaLayout, Epoch};
+use crate::Result;
 use cudarc::driver::{sys, CudaContext};
 
 /// One rank's arena.
@@ -28,9 +28,13 @@ impl Arena {
     }
 
     /// Makes it one in which nothing has arrived; complete when this returns.
-    pub(super) fn fill_with_stale_tags(&self, group: &Group, layout: ArenaLayout) -> Result<()> {
+    pub(super) fn fill_with_stale_tags(
+        &self,
+        first_epoch: Epoch,
+        layout: ArenaLayout,
+    ) -> Result<()> {
         // A packet's tag is its high word; the low one may hold anything.
-        self.fill(group.first_epoch.initial_tag().get(), layout.bytes() / 4)
+        self.fill(first_epoch.initial_tag().bits(), layout.bytes() / 4)
     }
 
     /// Makes its beginning a mailbox into which nothing has come; complete when this returns.

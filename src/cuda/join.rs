@@ -220,7 +220,7 @@ impl<'a> Connection<'a> {
         if self.group.probe_links {
             self.links.ready()?;
         }
-        arenas[self.links.rank()].fill_with_stale_tags(self.group, self.layout)?;
+        arenas[self.links.rank()].fill_with_stale_tags(self.group.first_epoch, self.layout)?;
         Ok(arenas)
     }
 

@@ -16,7 +16,7 @@ use crate::ffi::{
 };
 use crate::format::{DType, TILE};
 use crate::plan::{LaunchShape, LinearKernel, Machine, Work};
-use crate::protocol::messages;
+use crate::protocol::{messages, Operation};
 use crate::{Arithmetic, Result};
 
 impl CudaRank {
@@ -24,14 +24,15 @@ impl CudaRank {
     pub(crate) fn row_parallel(
         &mut self,
         layer: &CudaLinear,
+        operation: Operation,
         arithmetic: Arithmetic,
         stream: &Stream<'_>,
         input: &Input<'_>,
-        rows: usize,
         output: &Output<'_>,
     ) -> Result<()> {
-        let exchange = *self.group_exchange();
+        let exchange = self.group_exchange(operation);
         let (layers, outputs) = (std::slice::from_ref(layer), std::slice::from_ref(output));
+        let rows = operation.rows as usize;
         self.enqueue(layers, arithmetic, stream, input, rows, outputs, &exchange)
     }
 
@@ -39,13 +40,14 @@ impl CudaRank {
     pub(crate) fn column_parallel(
         &mut self,
         layers: &[CudaLinear],
+        operation: Operation,
         arithmetic: Arithmetic,
         stream: &Stream<'_>,
         input: &Input<'_>,
-        rows: usize,
         outputs: &[Output<'_>],
     ) -> Result<()> {
-        let exchange = *self.local_exchange();
+        let exchange = self.local_exchange(operation);
+        let rows = operation.rows as usize;
         self.enqueue(layers, arithmetic, stream, input, rows, outputs, &exchange)
     }
 

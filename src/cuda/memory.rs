@@ -66,6 +66,23 @@ impl DeviceBuffer {
         synchronize(stream)
     }
 
+    /// The first word of the buffer.
+    pub(crate) fn download_word(&self, stream: &CudaStream) -> Result<u32> {
+        let mut word = 0u32;
+        assert!(
+            size_of_val(&word) <= self.bytes,
+            "a download must fit its buffer"
+        );
+        bind(&self.context)?;
+        let to = std::ptr::from_mut(&mut word).cast();
+        // SAFETY: `word` is writable until the synchronisation below, the buffer holds as many bytes, and
+        // the stream belongs to the buffer's context.
+        let status = unsafe { sys::cuMemcpyDtoHAsync_v2(to, self.pointer, 4, stream.cu_stream()) };
+        check(status, "cuMemcpyDtoHAsync")?;
+        synchronize(stream)?;
+        Ok(word)
+    }
+
     pub(crate) fn pointer(&self) -> sys::CUdeviceptr {
         self.pointer
     }
@@ -361,7 +378,7 @@ fn granularity(properties: &sys::CUmemAllocationProp) -> Result<usize> {
     Ok(granularity.max(1))
 }
 
-/// Page-locked host memory that kernels of every device read and write: `T`, zeroed at first.
+/// Page-locked host memory that kernels of every device read and write: a `T` that consists of atomics.
 #[derive(Debug)]
 pub(crate) struct MappedHost<T> {
     context: Arc<CudaContext>,
@@ -369,13 +386,13 @@ pub(crate) struct MappedHost<T> {
     device_pointer: sys::CUdeviceptr,
 }
 
-// SAFETY: the memory is reached through raw pointers with volatile accesses only, whichever the
-// thread; the context handle is itself Send and Sync.
+// SAFETY: the pointer is that of an allocation of its own, which may be freed by any thread; the context
+// handle is itself Send and Sync.
 unsafe impl<T: Send> Send for MappedHost<T> {}
-// SAFETY: as above; `read` copies the value out and hands out no reference.
-unsafe impl<T: Send> Sync for MappedHost<T> {}
+// SAFETY: as above; `get` hands out a reference to a T that is Sync itself.
+unsafe impl<T: Sync> Sync for MappedHost<T> {}
 
-impl<T: Copy + Default> MappedHost<T> {
+impl<T: Default + Sync> MappedHost<T> {
     pub(crate) fn new(context: &Arc<CudaContext>) -> Result<Self> {
         bind(context)?;
         let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
@@ -390,7 +407,7 @@ impl<T: Copy + Default> MappedHost<T> {
             device_pointer: 0,
         };
         // SAFETY: allocated above, page-aligned, large enough for a T, and nobody else has it yet.
-        unsafe { host.pointer.write_volatile(T::default()) };
+        unsafe { host.pointer.write(T::default()) };
         // SAFETY: the pointer came from cuMemHostAlloc with DEVICEMAP.
         let status =
             unsafe { sys::cuMemHostGetDevicePointer_v2(&mut host.device_pointer, pointer, 0) };
@@ -398,11 +415,11 @@ impl<T: Copy + Default> MappedHost<T> {
         Ok(host)
     }
 
-    /// The value as it is now. Fields may be torn against each other while a kernel writes.
-    pub(crate) fn read(&self) -> T {
-        // SAFETY: valid for the life of `self`; volatile, because a device writes behind the
-        // compiler's back.
-        unsafe { self.pointer.read_volatile() }
+    /// The value, which kernels may change at any time.
+    pub(crate) fn get(&self) -> &T {
+        // SAFETY: initialised in `new` and valid for the life of `self`. It consists of atomics, so that a
+        // device may write behind the compiler's back.
+        unsafe { &*self.pointer }
     }
 
     /// Where kernels find it; the same address on every device (unified addressing).

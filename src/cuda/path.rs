@@ -98,7 +98,7 @@ fn prepared(
         probe_all(&ends, path)?;
     }
     for arena in &arenas {
-        arena.fill_with_stale_tags(group, layout)?;
+        arena.fill_with_stale_tags(group.first_epoch, layout)?;
     }
     Ok(arenas)
 }

@@ -5,16 +5,20 @@
 //! rank to go waits for all devices before anything is unmapped.
 
 use super::arena::Arena;
-use super::driver::{bind, context};
+use super::call::stream_of;
+use super::driver::{bind, check, context};
 use super::failure::Failures;
 use super::kernels::Kernels;
 use super::memory::DeviceBuffer;
 use super::path::{connect, KernelsOf};
+use crate::board::Board;
+use crate::call::Stream;
 use crate::ffi::{
-    TrellinkControl, TrellinkExchange, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD, TRELLINK_STATE_OK,
+    TrellinkControl, TrellinkExchange, TrellinkOperation, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD,
+    TRELLINK_STATE_OK,
 };
 use crate::path::Route;
-use crate::protocol::ArenaLayout;
+use crate::protocol::{ArenaLayout, Epoch, Operation};
 use crate::rank::Backend;
 use crate::{Device, Error, Group, Rank, Result};
 use cudarc::driver::{sys, CudaContext, CudaStream};
@@ -49,11 +53,10 @@ impl Drop for Shared {
 #[derive(Debug)]
 struct Channel {
     params: TrellinkExchange,
-    /// Pointed to by `params`; kept for its life.
-    _control: DeviceBuffer,
-    _epochs: DeviceBuffer,
+    /// Pointed to by `params`, as the rank's control word is.
+    epochs: DeviceBuffer,
     /// The arena of an exchange among the CTAs of this rank alone.
-    _local_arena: Option<DeviceBuffer>,
+    local_arena: Option<DeviceBuffer>,
 }
 
 /// One rank's state on its device.
@@ -67,6 +70,9 @@ pub(crate) struct CudaRank {
     slot_values: usize,
     /// SMs that this rank's kernels may occupy.
     sm_share: usize,
+    /// A `TrellinkControl`, the same for both channels: what fails on one ends the other.
+    control: DeviceBuffer,
+    scrub_period: u32,
     /// Among all ranks; a world of one has no need of it.
     group: Option<Channel>,
     /// Among the CTAs of this rank: column-parallel layers and worlds of one.
@@ -130,7 +136,7 @@ impl Shared {
         }
         let (arenas, route) = connect(group, &contexts, kernels)?;
         Ok(Shared {
-            failures: Failures::of_threads(&contexts)?,
+            failures: Failures::of_threads(&contexts[0])?,
             contexts,
             arenas,
             route,
@@ -144,12 +150,14 @@ impl Channel {
         shared: &Shared,
         stream: &CudaStream,
         rank: usize,
+        control: &DeviceBuffer,
         peers: Option<&[Arena]>,
     ) -> Result<Self> {
         let mut params = TrellinkExchange {
             slot_packets: group.slot_values as u64,
             report: shared.failures.report_pointer(rank),
             abort: shared.failures.abort_pointer(),
+            control: control.pointer(),
             world: 1,
             ..Default::default()
         };
@@ -164,30 +172,44 @@ impl Channel {
         } else {
             let layout = ArenaLayout::new(1, group.slot_values)?;
             let arena = DeviceBuffer::new(stream.context(), layout.bytes())?;
-            arena.fill(
-                stream,
-                group.first_epoch.initial_tag().get(),
-                layout.bytes() / 4,
-            )?;
             params.arena[0] = arena.pointer();
             local_arena = Some(arena);
         }
-        let control = TrellinkControl {
-            failed: TRELLINK_STATE_OK,
-            scrub_mask: group.scrub_period - 1,
-            timeout_ns: u64::try_from(group.timeout.as_nanos()).unwrap_or(u64::MAX),
-        };
-        let control = DeviceBuffer::from_slice(stream, &[control])?;
-        params.control = control.pointer();
-        let epochs = [group.first_epoch.get(); TRELLINK_MAX_CTAS as usize];
-        let epochs = DeviceBuffer::from_slice(stream, &epochs)?;
+        let epochs = DeviceBuffer::new(stream.context(), 4 * TRELLINK_MAX_CTAS as usize)?;
         params.epochs = epochs.pointer();
-        Ok(Channel {
+        let channel = Channel {
             params,
-            _control: control,
-            _epochs: epochs,
-            _local_arena: local_arena,
-        })
+            epochs,
+            local_arena,
+        };
+        channel.restart(stream, group.first_epoch)?;
+        Ok(channel)
+    }
+
+    /// Makes this the epoch of the next call; complete when this returns. An arena that ranks share is left to
+    /// its owner.
+    fn restart(&self, stream: &CudaStream, first_epoch: Epoch) -> Result<()> {
+        if let Some(arena) = &self.local_arena {
+            let tag = first_epoch.initial_tag().bits();
+            arena.fill(stream, tag, arena.bytes() / 4)?;
+        }
+        let epochs = [first_epoch.get(); TRELLINK_MAX_CTAS as usize];
+        self.epochs.upload(stream, &epochs)
+    }
+
+    /// The exchange that a call of this operation makes.
+    fn exchange(&self, operation: Operation) -> TrellinkExchange {
+        let words = operation.to_words();
+        TrellinkExchange {
+            operation: TrellinkOperation {
+                tag: words.tag,
+                form: words.form,
+                rows: words.rows,
+                layer: words.layer,
+                columns: words.columns,
+            },
+            ..self.params
+        }
     }
 }
 
@@ -200,13 +222,17 @@ impl CudaRank {
         sm_share: usize,
     ) -> Result<Self> {
         let stream = new_stream(kernels.context())?;
-        let arenas = shared.arenas.as_slice();
+        let control = DeviceBuffer::from_slice(&stream, &[control(group.scrub_period)])?;
+        shared.failures.board().set_timeout(rank, group.timeout);
+        let channel = |peers| Channel::new(group, &shared, &stream, rank, &control, peers);
         Ok(CudaRank {
-            group: match arenas {
+            group: match shared.arenas.as_slice() {
                 [] => None,
-                arenas => Some(Channel::new(group, &shared, &stream, rank, Some(arenas))?),
+                arenas => Some(channel(Some(arenas))?),
             },
-            local: Channel::new(group, &shared, &stream, rank, None)?,
+            local: channel(None)?,
+            control,
+            scrub_period: group.scrub_period,
             slot_values: group.slot_values,
             shared,
             kernels,
@@ -254,14 +280,17 @@ impl CudaRank {
         self.slot_values
     }
 
-    /// The exchange among all ranks; in a world of one, among the CTAs of this one.
-    pub(crate) fn group_exchange(&self) -> &TrellinkExchange {
-        &self.group.as_ref().unwrap_or(&self.local).params
+    /// The exchange among all ranks, for a call; in a world of one, among the CTAs of this one.
+    pub(crate) fn group_exchange(&self, operation: Operation) -> TrellinkExchange {
+        self.group
+            .as_ref()
+            .unwrap_or(&self.local)
+            .exchange(operation)
     }
 
-    /// The exchange among the CTAs of this rank.
-    pub(crate) fn local_exchange(&self) -> &TrellinkExchange {
-        &self.local.params
+    /// The exchange among the CTAs of this rank, for a call.
+    pub(crate) fn local_exchange(&self, operation: Operation) -> TrellinkExchange {
+        self.local.exchange(operation)
     }
 
     /// Which way the packets of the group take.
@@ -269,9 +298,56 @@ impl CudaRank {
         &self.shared.route
     }
 
-    /// The first failure of the group that has reached the host, this rank's own before others.
+    /// The first failure of the group that has reached the host.
     pub(crate) fn check(&self) -> Result<()> {
         self.shared.failures.of_rank(self.rank).map_or(Ok(()), Err)
+    }
+
+    /// Where the group's failures and deadlines are.
+    pub(crate) fn board(&self) -> &Board {
+        self.shared.failures.board()
+    }
+
+    /// Waits for everything on a stream of this rank's device.
+    pub(crate) fn synchronize(&self, stream: &Stream<'_>) -> Result<()> {
+        let stream = stream_of(stream, self.ordinal())?;
+        bind(self.kernels.context())?;
+        // SAFETY: whoever made the stream vouches for it until the call has returned.
+        let status = unsafe { sys::cuStreamSynchronize(stream.raw) };
+        check(status, "cuStreamSynchronize")
+    }
+
+    /// This rank's part of a reset of the group.
+    pub(crate) fn reset(&mut self) -> Result<()> {
+        bind(self.kernels.context())?;
+        // SAFETY: no precondition. Kernels of a failed group end by themselves.
+        check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")?;
+        let channel = self.group.as_ref().unwrap_or(&self.local);
+        // CTAs that a failure kept from entering have not advanced theirs; they are one apart at most.
+        let epoch = Epoch::new(channel.epochs.download_word(&self.stream)?);
+        let world = channel.params.world as usize;
+        let board = self.shared.failures.board();
+        board.reset(self.rank, world, epoch, |first| self.clear(first))
+    }
+
+    /// Forgets all calls before the one of this epoch. No kernel of any rank is running.
+    fn clear(&self, first_epoch: Epoch) -> Result<()> {
+        if let (Some(channel), Some(arena)) = (&self.group, self.shared.arenas.get(self.rank)) {
+            channel.restart(&self.stream, first_epoch)?;
+            let layout = ArenaLayout::new(self.shared.arenas.len(), self.slot_values)?;
+            arena.fill_with_stale_tags(first_epoch, layout)?;
+        }
+        self.local.restart(&self.stream, first_epoch)?;
+        self.control
+            .upload(&self.stream, &[control(self.scrub_period)])
+    }
+}
+
+/// The control word of a rank that works.
+fn control(scrub_period: u32) -> TrellinkControl {
+    TrellinkControl {
+        failed: TRELLINK_STATE_OK,
+        scrub_mask: scrub_period - 1,
     }
 }
 

@@ -20,6 +20,7 @@ pub const TRELLINK_STATE_OK: u32 = 0;
 pub const TRELLINK_STATE_PEER_TIMEOUT: u32 = 1;
 pub const TRELLINK_STATE_PEER_AHEAD: u32 = 2;
 pub const TRELLINK_STATE_ABORTED: u32 = 3;
+pub const TRELLINK_STATE_MISMATCH: u32 = 4;
 pub const TRELLINK_LINK_UNFINISHED: u32 = 0;
 pub const TRELLINK_LINK_GOOD: u32 = 1;
 pub const TRELLINK_LINK_NO_PACKET: u32 = 2;
@@ -32,18 +33,39 @@ pub const TRELLINK_LINK_WRONG_LOAD: u32 = 6;
 pub struct TrellinkControl {
     pub failed: u32,
     pub scrub_mask: u32,
-    pub timeout_ns: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkControl"][::core::mem::size_of::<TrellinkControl>() - 16usize];
-    ["Alignment of TrellinkControl"][::core::mem::align_of::<TrellinkControl>() - 8usize];
+    ["Size of TrellinkControl"][::core::mem::size_of::<TrellinkControl>() - 8usize];
+    ["Alignment of TrellinkControl"][::core::mem::align_of::<TrellinkControl>() - 4usize];
     ["Offset of field: TrellinkControl::failed"]
         [::core::mem::offset_of!(TrellinkControl, failed) - 0usize];
     ["Offset of field: TrellinkControl::scrub_mask"]
         [::core::mem::offset_of!(TrellinkControl, scrub_mask) - 4usize];
-    ["Offset of field: TrellinkControl::timeout_ns"]
-        [::core::mem::offset_of!(TrellinkControl, timeout_ns) - 8usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkOperation {
+    pub tag: u32,
+    pub form: u32,
+    pub rows: u32,
+    pub layer: u32,
+    pub columns: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkOperation"][::core::mem::size_of::<TrellinkOperation>() - 24usize];
+    ["Alignment of TrellinkOperation"][::core::mem::align_of::<TrellinkOperation>() - 8usize];
+    ["Offset of field: TrellinkOperation::tag"]
+        [::core::mem::offset_of!(TrellinkOperation, tag) - 0usize];
+    ["Offset of field: TrellinkOperation::form"]
+        [::core::mem::offset_of!(TrellinkOperation, form) - 4usize];
+    ["Offset of field: TrellinkOperation::rows"]
+        [::core::mem::offset_of!(TrellinkOperation, rows) - 8usize];
+    ["Offset of field: TrellinkOperation::layer"]
+        [::core::mem::offset_of!(TrellinkOperation, layer) - 12usize];
+    ["Offset of field: TrellinkOperation::columns"]
+        [::core::mem::offset_of!(TrellinkOperation, columns) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -53,12 +75,14 @@ pub struct TrellinkReport {
     pub peer: u32,
     pub epoch: u32,
     pub found: u32,
-    pub reserved: u32,
+    pub tile: u32,
     pub waited_ns: u64,
+    pub timeout_ns: u64,
+    pub operation: TrellinkOperation,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkReport"][::core::mem::size_of::<TrellinkReport>() - 32usize];
+    ["Size of TrellinkReport"][::core::mem::size_of::<TrellinkReport>() - 64usize];
     ["Alignment of TrellinkReport"][::core::mem::align_of::<TrellinkReport>() - 8usize];
     ["Offset of field: TrellinkReport::state"]
         [::core::mem::offset_of!(TrellinkReport, state) - 0usize];
@@ -70,10 +94,14 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkReport, epoch) - 12usize];
     ["Offset of field: TrellinkReport::found"]
         [::core::mem::offset_of!(TrellinkReport, found) - 16usize];
-    ["Offset of field: TrellinkReport::reserved"]
-        [::core::mem::offset_of!(TrellinkReport, reserved) - 20usize];
+    ["Offset of field: TrellinkReport::tile"]
+        [::core::mem::offset_of!(TrellinkReport, tile) - 20usize];
     ["Offset of field: TrellinkReport::waited_ns"]
         [::core::mem::offset_of!(TrellinkReport, waited_ns) - 24usize];
+    ["Offset of field: TrellinkReport::timeout_ns"]
+        [::core::mem::offset_of!(TrellinkReport, timeout_ns) - 32usize];
+    ["Offset of field: TrellinkReport::operation"]
+        [::core::mem::offset_of!(TrellinkReport, operation) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -86,10 +114,11 @@ pub struct TrellinkExchange {
     pub slot_packets: u64,
     pub rank: u32,
     pub world: u32,
+    pub operation: TrellinkOperation,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkExchange"][::core::mem::size_of::<TrellinkExchange>() - 112usize];
+    ["Size of TrellinkExchange"][::core::mem::size_of::<TrellinkExchange>() - 136usize];
     ["Alignment of TrellinkExchange"][::core::mem::align_of::<TrellinkExchange>() - 8usize];
     ["Offset of field: TrellinkExchange::arena"]
         [::core::mem::offset_of!(TrellinkExchange, arena) - 0usize];
@@ -107,6 +136,8 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkExchange, rank) - 104usize];
     ["Offset of field: TrellinkExchange::world"]
         [::core::mem::offset_of!(TrellinkExchange, world) - 108usize];
+    ["Offset of field: TrellinkExchange::operation"]
+        [::core::mem::offset_of!(TrellinkExchange, operation) - 112usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -201,7 +232,7 @@ pub struct TrellinkLinear {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 784usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 808usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -233,7 +264,7 @@ const _: () = {
     ["Offset of field: TrellinkLinear::exchange"]
         [::core::mem::offset_of!(TrellinkLinear, exchange) - 96usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 208usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 232usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -250,7 +281,7 @@ pub struct TrellinkAllReduce {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkAllReduce"][::core::mem::size_of::<TrellinkAllReduce>() - 152usize];
+    ["Size of TrellinkAllReduce"][::core::mem::size_of::<TrellinkAllReduce>() - 176usize];
     ["Alignment of TrellinkAllReduce"][::core::mem::align_of::<TrellinkAllReduce>() - 8usize];
     ["Offset of field: TrellinkAllReduce::x"]
         [::core::mem::offset_of!(TrellinkAllReduce, x) - 0usize];

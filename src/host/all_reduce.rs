@@ -3,6 +3,7 @@
 use super::finish::{check_on_host, write};
 use super::rank::HostRank;
 use crate::call::{Input, InputData, Output, OutputData};
+use crate::protocol::Operation;
 use crate::Result;
 use std::ops::Range;
 
@@ -14,10 +15,11 @@ impl HostRank {
     /// As [`row_parallel`](Self::row_parallel).
     pub(crate) fn all_reduce(
         &mut self,
+        operation: Operation,
         input: Option<&Input<'_>>,
         output: &mut Output<'_>,
     ) -> Result<()> {
-        self.group.check_works()?;
+        self.group.check()?;
         check_on_host(output)?;
         if let Some(input) = input {
             super::input::check_on_host(input)?;
@@ -30,8 +32,9 @@ impl HostRank {
                 Some(input) => widen_input(input, range.clone(), &mut values),
                 None => widen_output(output, range.clone(), &mut values),
             }
+            self.endpoint.begin(operation.digest());
             self.endpoint.push(0, &values);
-            self.collect(range.len())?;
+            self.collect(operation, range.len())?;
             write(output, start, &self.message);
         }
         Ok(())

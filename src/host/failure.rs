@@ -1,9 +1,9 @@
 //! What a rank on the host reads from and writes to its group's board.
 
-use crate::board::{Board, Failure, STATE_PEER_AHEAD, STATE_PEER_TIMEOUT};
-use crate::protocol::{Epoch, WaitFailure};
+use crate::board::{self, Board, Failure};
+use crate::format::GROUP;
+use crate::protocol::{Epoch, Operation, Tag, WaitFailure};
 use crate::{Error, Result};
-use std::sync::atomic::AtomicU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,72 +13,65 @@ pub(super) trait BoardMemory: AsRef<Board> + Send + Sync + std::fmt::Debug {}
 impl<M: AsRef<Board> + Send + Sync + std::fmt::Debug> BoardMemory for M {}
 
 /// The group's state as one rank sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct GroupState {
     rank: usize,
     memory: Arc<dyn BoardMemory>,
 }
 
 impl GroupState {
-    pub(super) fn new(rank: usize, memory: Arc<dyn BoardMemory>) -> Self {
+    /// A rank whose waits may last so long at first.
+    pub(super) fn new(rank: usize, memory: Arc<dyn BoardMemory>, timeout: Duration) -> Self {
+        (*memory).as_ref().set_timeout(rank, timeout);
         GroupState { rank, memory }
     }
 
-    /// The word that ends the waits of all ranks.
-    pub(super) fn abort(&self) -> &AtomicU32 {
-        self.board().abort()
+    /// `Ok` while the group works, else its first failure, as the rank that met it reported it.
+    pub(super) fn check(&self) -> Result<()> {
+        self.board().failure(self.rank).map_or(Ok(()), Err)
     }
 
-    /// The first failure of the group, as the rank that met it reported it.
-    pub(super) fn first(&self) -> Option<Error> {
-        self.board().failure(self.rank)
-    }
-
-    /// `Ok` while the group works, else [`Error::GroupFailed`], or [`Error::PeerLost`] as it is.
-    pub(super) fn check_works(&self) -> Result<()> {
-        match self.first() {
-            None => Ok(()),
-            Some(lost @ Error::PeerLost { .. }) => Err(lost),
-            Some(first) => Err(Error::GroupFailed {
-                reason: first.to_string(),
-            }),
-        }
-    }
-
-    /// Stops the group, and gives the error for the call that failed: this rank's own failure if it
-    /// met one, else the group's.
-    pub(super) fn fail(&self, epoch: Epoch, reason: WaitFailure) -> Error {
-        let Some(failure) = self.failure(epoch, reason) else {
-            // Somebody else has set the word, and the failure before it.
-            return match self.check_works() {
-                Err(error) => error,
-                Ok(()) => reason.into_error(self.rank, epoch),
-            };
-        };
-        self.board().fail(&failure);
-        reason.into_error(self.rank, epoch)
-    }
-
-    /// What this rank reports; nothing if it was only stopped.
-    fn failure(&self, epoch: Epoch, reason: WaitFailure) -> Option<Failure> {
-        let (state, peer, found, waited) = match reason {
-            WaitFailure::TimedOut { peer, waited } => (STATE_PEER_TIMEOUT, peer, 0, waited),
-            WaitFailure::Ahead { peer, found } => {
-                (STATE_PEER_AHEAD, peer, found.get(), Duration::ZERO)
-            }
-            WaitFailure::Aborted => return None,
-        };
-        Some(Failure {
-            state,
+    /// Stops the group, and gives the error for the call that failed: the group's first failure.
+    pub(super) fn fail(&self, epoch: Epoch, operation: Operation, wait: WaitFailure) -> Error {
+        // Of a rank that was only stopped: who failed may want to know what it was doing.
+        let mut failure = Failure {
+            state: board::STATE_ABORTED,
             rank: self.rank,
-            peer,
+            peer: self.rank,
             epoch: epoch.get(),
-            found,
-            waited,
+            found: 0,
+            tile: 0,
+            waited: Duration::ZERO,
+            operation: Some(operation),
+        };
+        match wait {
+            WaitFailure::TimedOut {
+                peer,
+                value,
+                waited,
+            } => {
+                (failure.state, failure.peer) = (board::STATE_PEER_TIMEOUT, peer);
+                (failure.tile, failure.waited) = ((value / GROUP) as u32, waited);
+            }
+            WaitFailure::Ahead { peer, found } => {
+                (failure.state, failure.peer) = (board::STATE_PEER_AHEAD, peer);
+                failure.found = Tag::new(found, 0).bits();
+            }
+            WaitFailure::Mismatch { peer, found } => {
+                (failure.state, failure.peer) = (board::STATE_MISMATCH, peer);
+                failure.found = found.bits();
+            }
+            WaitFailure::Aborted => {}
+        }
+        self.board().fail(&failure);
+        // A failure of its own, or somebody else's whose word has ended the wait.
+        let first = self.board().failure(self.rank);
+        first.unwrap_or_else(|| Error::GroupFailed {
+            reason: "another rank has reset it meanwhile".into(),
         })
     }
 
-    fn board(&self) -> &Board {
+    pub(super) fn board(&self) -> &Board {
         (*self.memory).as_ref()
     }
 }

@@ -12,12 +12,14 @@ unsafe extern "C" {
     safe fn trellink_probe_has_format(codebook: u32, half_bits: u32) -> bool;
     safe fn trellink_probe_word_index(half_bits: u32, lane: i32, word: i32) -> i32;
     safe fn trellink_probe_window_end(half_bits: u32, weight: i32) -> i32;
-    safe fn trellink_probe_packet_pack(data: u32, epoch: u32) -> u64;
+    safe fn trellink_probe_packet_pack(data: u32, tag: u32) -> u64;
     safe fn trellink_probe_packet_data(packet: u64) -> u32;
-    safe fn trellink_probe_packet_epoch(packet: u64) -> u32;
+    safe fn trellink_probe_packet_tag(packet: u64) -> u32;
     safe fn trellink_probe_epoch_parity(epoch: u32) -> u32;
-    safe fn trellink_probe_epoch_distance(epoch: u32, tag: u32) -> i32;
-    safe fn trellink_probe_epoch_classify(epoch: u32, tag: u32) -> i32;
+    safe fn trellink_probe_tag_pack(epoch: u32, operation: u32) -> u32;
+    safe fn trellink_probe_tag_distance(expected: u32, tag: u32) -> i32;
+    safe fn trellink_probe_tag_classify(expected: u32, tag: u32) -> i32;
+    safe fn trellink_probe_tag_is_stale(expected: u32, tag: u32) -> bool;
     safe fn trellink_probe_epoch_scrubs(epoch: u32, scrub_mask: u32) -> bool;
     safe fn trellink_probe_arena_slot(
         world: u32,
@@ -69,15 +71,15 @@ pub fn window_end(bits: Bits, weight: usize) -> usize {
 }
 
 /// `packet_pack` of `csrc/comm/packet.h`.
-pub fn packet_pack(data: u32, epoch: u32) -> u64 {
-    trellink_probe_packet_pack(data, epoch)
+pub fn packet_pack(data: u32, tag: u32) -> u64 {
+    trellink_probe_packet_pack(data, tag)
 }
 
-/// `packet_data` and `packet_epoch` of `csrc/comm/packet.h`.
+/// `packet_data` and `packet_tag` of `csrc/comm/packet.h`.
 pub fn packet_unpack(packet: u64) -> (u32, u32) {
     (
         trellink_probe_packet_data(packet),
-        trellink_probe_packet_epoch(packet),
+        trellink_probe_packet_tag(packet),
     )
 }
 
@@ -86,14 +88,24 @@ pub fn epoch_parity(epoch: u32) -> u32 {
     trellink_probe_epoch_parity(epoch)
 }
 
-/// `epoch_distance` of `csrc/comm/epoch.h`.
-pub fn epoch_distance(epoch: u32, tag: u32) -> i32 {
-    trellink_probe_epoch_distance(epoch, tag)
+/// `tag_pack` of `csrc/comm/epoch.h`.
+pub fn tag_pack(epoch: u32, operation: u16) -> u32 {
+    trellink_probe_tag_pack(epoch, operation.into())
 }
 
-/// `epoch_classify` of `csrc/comm/epoch.h`: −1 stale, 0 current, 1 ahead.
-pub fn epoch_classify(epoch: u32, tag: u32) -> i32 {
-    trellink_probe_epoch_classify(epoch, tag)
+/// `tag_distance` of `csrc/comm/epoch.h`.
+pub fn tag_distance(expected: u32, tag: u32) -> i32 {
+    trellink_probe_tag_distance(expected, tag)
+}
+
+/// `tag_classify` of `csrc/comm/epoch.h`: −1 stale, 0 current, 1 ahead, 2 of another operation.
+pub fn tag_classify(expected: u32, tag: u32) -> i32 {
+    trellink_probe_tag_classify(expected, tag)
+}
+
+/// `tag_is_stale` of `csrc/comm/epoch.h`.
+pub fn tag_is_stale(expected: u32, tag: u32) -> bool {
+    trellink_probe_tag_is_stale(expected, tag)
 }
 
 /// `epoch_scrubs` of `csrc/comm/epoch.h`.

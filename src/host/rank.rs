@@ -13,6 +13,7 @@ use crate::board::Board;
 use crate::call::{check_whole_rows, Input, Output};
 use crate::format::TILE;
 use crate::protocol::{messages, ArenaLayout, BoundedWait, Endpoint, Message, SharedArena};
+use crate::protocol::{Operation, WaitFailure};
 use crate::rank::Backend;
 #[cfg(target_os = "linux")]
 use crate::rendezvous::{Links, SharedMemory, Watch};
@@ -20,7 +21,6 @@ use crate::{Group, Rank, Result};
 #[cfg(target_os = "linux")]
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// One rank of a group on the host.
 #[derive(Debug)]
@@ -28,7 +28,6 @@ pub(crate) struct HostRank {
     pub(super) endpoint: Endpoint<HostArena>,
     pub(super) group: GroupState,
     kernels: &'static Kernels,
-    timeout: Duration,
     /// This rank's share of the processors.
     threads: usize,
     /// The values of one exchange, kept from call to call.
@@ -48,7 +47,7 @@ pub(crate) fn build_group(group: &Group) -> Result<Vec<Rank>> {
     let board = Arc::new(Board::default());
     let build = |rank| {
         let endpoint = Endpoint::new(rank, layout, arenas.clone(), group.first_epoch)?;
-        let state = GroupState::new(rank, board.clone());
+        let state = GroupState::new(rank, board.clone(), group.timeout);
         Ok(HostRank::new(group, endpoint, state).into_rank(group))
     };
     (0..world).map(build).collect()
@@ -74,7 +73,8 @@ pub(crate) fn join_group(group: &Group, links: &Arc<Links>) -> Result<Rank> {
         });
     }
     let endpoint = Endpoint::new(rank, layout, arenas, group.first_epoch)?;
-    let mut host = HostRank::new(group, endpoint, GroupState::new(rank, board.clone()));
+    let state = GroupState::new(rank, board.clone(), group.timeout);
+    let mut host = HostRank::new(group, endpoint, state);
     links.ready()?;
     host._watch = Some(Watch::start(links.clone(), board)?);
     Ok(host.into_rank(group))
@@ -88,7 +88,6 @@ impl HostRank {
             endpoint: endpoint.with_scrub_period(group.scrub_period),
             group: state,
             kernels: Kernels::best(),
-            timeout: group.timeout,
             threads: (processors / world).max(1),
             message: Vec::new(),
             #[cfg(target_os = "linux")]
@@ -108,33 +107,53 @@ impl HostRank {
 
     /// The first failure of the group, if there was one.
     pub(crate) fn check(&self) -> Result<()> {
-        self.group.first().map_or(Ok(()), Err)
+        self.group.check()
     }
 
-    /// One call of a row-parallel layer; every rank of the group makes it. `input` is
+    /// Values that one rank can send in one exchange.
+    pub(crate) fn slot_values(&self) -> usize {
+        self.endpoint.layout().slot_values()
+    }
+
+    /// Where the group's failures and deadlines are.
+    pub(crate) fn board(&self) -> &Board {
+        self.group.board()
+    }
+
+    /// This rank's part of a reset of the group.
+    pub(crate) fn reset(&mut self) -> Result<()> {
+        let group = self.group.clone();
+        let (rank, world) = (self.endpoint.rank(), self.endpoint.layout().world());
+        let epoch = self.endpoint.epoch();
+        group.board().reset(rank, world, epoch, |first| {
+            self.endpoint.restart(first);
+            Ok(())
+        })
+    }
+
+    /// One call of a row-parallel layer, `operation`; every rank of the group makes it. `input` is
     /// [rows, layer.k()], `output` [rows, layer.n()]: the caller has checked.
     ///
     /// # Errors
-    /// [`PeerTimeout`](crate::Error::PeerTimeout) or [`PeerAhead`](crate::Error::PeerAhead) if this
-    /// rank meets it, [`GroupFailed`](crate::Error::GroupFailed) if another one did or an earlier
-    /// call failed, [`PeerLost`](crate::Error::PeerLost); [`InvalidArgument`](crate::Error::InvalidArgument) for device memory.
+    /// The group's first failure; [`InvalidArgument`](crate::Error::InvalidArgument) for device memory.
     pub(crate) fn row_parallel(
         &mut self,
         layer: &HostLinear,
+        operation: Operation,
         input: &Input<'_>,
-        rows: usize,
         output: &mut Output<'_>,
     ) -> Result<()> {
-        self.group.check_works()?;
+        self.group.check()?;
         check_on_host(output)?;
         let slot_values = self.endpoint.layout().slot_values();
         if let Some(rms_norm) = &output.norm {
             norm::check_on_host(rms_norm)?;
             check_whole_rows(layer.n(), slot_values)?;
         }
+        let rows = operation.rows as usize;
         let sums = layer.partial(self.kernels, self.threads, input, rows)?;
         for message in messages(rows, layer.n(), slot_values) {
-            self.exchange(&sums, &message)?;
+            self.exchange(operation, &sums, &message)?;
             for row in message.rows.clone() {
                 let start = message.value(row, message.columns.start);
                 let place = Place {
@@ -153,8 +172,7 @@ impl HostRank {
     /// Output i is [rows, layers[i].n()]: the caller has checked.
     ///
     /// # Errors
-    /// [`GroupFailed`](crate::Error::GroupFailed) if an earlier call failed;
-    /// [`InvalidArgument`](crate::Error::InvalidArgument) for device memory.
+    /// As [`row_parallel`](Self::row_parallel).
     pub(crate) fn column_parallel(
         &mut self,
         layers: &[HostLinear],
@@ -162,7 +180,7 @@ impl HostRank {
         rows: usize,
         outputs: &mut [Output<'_>],
     ) -> Result<()> {
-        self.group.check_works()?;
+        self.group.check()?;
         outputs.iter().try_for_each(check_on_host)?;
         for (layer, output) in layers.iter().zip(outputs) {
             let sums = layer.partial(self.kernels, self.threads, input, rows)?;
@@ -179,24 +197,28 @@ impl HostRank {
     }
 
     /// Sends this rank's values of a message and leaves the sums over all ranks in `self.message`.
-    fn exchange(&mut self, sums: &Sums, message: &Message) -> Result<()> {
+    fn exchange(&mut self, operation: Operation, sums: &Sums, message: &Message) -> Result<()> {
+        self.endpoint.begin(operation.digest());
         for row in message.rows.clone() {
             for column in message.columns.clone().step_by(TILE) {
                 let values = sums.strip(row, column / TILE);
                 self.endpoint.push(message.value(row, column), values);
             }
         }
-        self.collect(message.values())
+        self.collect(operation, message.values())
     }
 
     /// Ends an exchange in which everything has been pushed: leaves the sums over all ranks of so many
     /// values in `self.message`.
-    pub(super) fn collect(&mut self, values: usize) -> Result<()> {
+    pub(super) fn collect(&mut self, operation: Operation, values: usize) -> Result<()> {
         self.message.clear();
         self.message.resize(values, 0.0);
-        let wait = BoundedWait::new(self.timeout, self.group.abort());
+        let board = self.group.board();
+        let wait = BoundedWait::new(board.timeout(self.endpoint.rank()), board.abort());
         let collected = self.endpoint.collect(0, &mut self.message, &wait);
-        collected.map_err(|reason| self.group.fail(self.endpoint.epoch(), reason))?;
+        let failed =
+            |reason: WaitFailure| self.group.fail(self.endpoint.epoch(), operation, reason);
+        collected.map_err(failed)?;
         self.endpoint.advance();
         Ok(())
     }

@@ -2,8 +2,9 @@
 
 use super::kernels::Kernels;
 use super::{HostLinear, HostRank};
-use crate::call::{Input, Output};
+use crate::call::{Epilogue, Input, Output};
 use crate::format::{Bits, Codebook, DType, TILE};
+use crate::protocol::{Operation, OperationKind};
 use crate::rank::Backend;
 use crate::reference::{self, relative_error, ReferenceLinear};
 use crate::weights::{Bias, Linear, Scales};
@@ -157,8 +158,26 @@ fn on_ranks<T: Send>(
 /// One call that stores f32.
 fn call(rank: &mut HostRank, layer: &HostLinear, x: &[f16], rows: usize) -> Result<Vec<f32>> {
     let mut out = vec![f32::NAN; rows * layer.n()];
-    rank.row_parallel(layer, &x.into(), rows, &mut Output::store(&mut out[..]))?;
+    rank.row_parallel(
+        layer,
+        operation(layer, rows),
+        &x.into(),
+        &mut Output::store(&mut out[..]),
+    )?;
     Ok(out)
+}
+
+/// What a call of a row-parallel layer is.
+fn operation(layer: &HostLinear, rows: usize) -> Operation {
+    Operation {
+        kind: OperationKind::RowParallel,
+        rows: rows as u32,
+        columns: layer.n() as u64,
+        input: DType::F16,
+        output: DType::F32,
+        epilogue: Epilogue::Store,
+        layer: 0,
+    }
 }
 
 /// The output of a row-parallel layer, after checking that it is the same on all ranks.
@@ -353,11 +372,21 @@ fn outputs_are_rounded_once_for_every_epilogue_and_dtype() {
                 let before: Vec<$type> = residual.iter().map(|&r| $round(r)).collect();
                 let sum = |(&y, &r): (&f32, &$type)| $round(y + f32::from(r));
                 let mut out = before.clone();
-                rank.row_parallel(layer, &x.into(), 2, &mut Output::add_to(&mut out[..]))
-                    .unwrap();
+                rank.row_parallel(
+                    layer,
+                    operation(layer, 2),
+                    &x.into(),
+                    &mut Output::add_to(&mut out[..]),
+                )
+                .unwrap();
                 assert!(out.iter().copied().eq(y.iter().zip(&before).map(sum)));
-                rank.row_parallel(layer, &x.into(), 2, &mut Output::store(&mut out[..]))
-                    .unwrap();
+                rank.row_parallel(
+                    layer,
+                    operation(layer, 2),
+                    &x.into(),
+                    &mut Output::store(&mut out[..]),
+                )
+                .unwrap();
                 assert!(out.iter().copied().eq(y.iter().map(|&y| $round(y))));
             }};
         }
@@ -378,7 +407,12 @@ fn bf16_activations_are_read_as_such() {
     let mut ranks = group(1).build().unwrap();
     let mut out = vec![0.0; packed.n];
     host(&mut ranks[0])
-        .row_parallel(&layer, &x[..].into(), 1, &mut Output::store(&mut out[..]))
+        .row_parallel(
+            &layer,
+            operation(&layer, 1),
+            &x[..].into(),
+            &mut Output::store(&mut out[..]),
+        )
         .unwrap();
     let wide: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
     let want = ReferenceLinear::new(&packed.linear()).forward(&wide, 1);
@@ -479,11 +513,14 @@ fn a_peer_that_never_calls_is_named_and_the_group_stays_failed() {
         peer: 1,
         epoch: 7,
         waited,
+        operation,
+        tile: 0,
     } = failure
     else {
         panic!("{failure}");
     };
     assert!(waited >= timeout);
+    assert_eq!((operation.rows, operation.columns), (1, 128));
 
     let started = Instant::now();
     for rank in &mut ranks {
@@ -497,15 +534,15 @@ fn a_peer_that_never_calls_is_named_and_the_group_stays_failed() {
             })
         ));
         let later = call(host(rank), &layer, &x, 1).unwrap_err();
-        let Error::GroupFailed { reason } = later else {
-            panic!("{later}");
-        };
-        assert!(reason.contains("packets of rank 1"), "{reason}");
+        assert!(
+            matches!(later, Error::PeerTimeout { peer: 1, .. }),
+            "{later}"
+        );
         let (layers, input) = (std::slice::from_ref(&layer), Input::from(&x[..]));
         let mut out = [0f32; 128];
         let outputs = &mut [Output::store(&mut out[..])];
         let later = host(rank).column_parallel(layers, &input, 1, outputs);
-        assert!(matches!(later, Err(Error::GroupFailed { .. })));
+        assert!(matches!(later, Err(Error::PeerTimeout { peer: 1, .. })));
     }
     assert!(started.elapsed() < timeout);
 }
@@ -535,10 +572,15 @@ fn a_failure_ends_the_waits_of_all_ranks() {
         panic!("{errors:?}");
     };
     // Rank 1 had time left.
-    let Some(Error::GroupFailed { reason }) = &errors[1] else {
-        panic!("{errors:?}");
-    };
-    assert!(reason.starts_with("rank 0 waited"), "{reason}");
+    let told = matches!(
+        errors[1],
+        Some(Error::PeerTimeout {
+            rank: 0,
+            peer: 2,
+            ..
+        })
+    );
+    assert!(told, "{errors:?}");
 }
 
 #[test]

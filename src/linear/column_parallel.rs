@@ -3,7 +3,13 @@
 use super::{
     check_dtype, check_len, check_rows, check_split, rows_in, traced, LoadOptions, Owner, Shards,
 };
+#[cfg(feature = "cuda")]
+use crate::call::Epilogue;
 use crate::call::{Input, Output, Stream};
+#[cfg(feature = "cuda")]
+use crate::format::DType;
+#[cfg(feature = "cuda")]
+use crate::protocol::{Operation, OperationKind};
 use crate::rank::Backend;
 use crate::weights::Linear;
 use crate::{Error, Rank, Result, Split};
@@ -87,7 +93,7 @@ impl ColumnParallel {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for wrong lengths, dtypes, devices or alignment;
-    /// [`Error::GroupFailed`] and its causes if the group failed earlier.
+    /// the group's first failure, as [`Rank::check`] tells it, if it failed earlier.
     pub fn forward(
         &self,
         rank: &mut Rank,
@@ -119,12 +125,29 @@ impl ColumnParallel {
             #[cfg(feature = "cuda")]
             (Backend::Cuda(cuda), Shards::Cuda(shards)) => {
                 let arithmetic = self.options.arithmetic;
-                cuda.column_parallel(shards, arithmetic, &stream, &input, rows, outputs)
+                let operation = self.operation(rows, &input, outputs);
+                cuda.column_parallel(shards, operation, arithmetic, &stream, &input, outputs)
             }
             #[cfg(feature = "cuda")]
             _ => Err(super::other_back_end()),
         };
         traced(rank.rank, result)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl ColumnParallel {
+    /// What a call is, for the report of one that ends badly.
+    fn operation(&self, rows: usize, input: &Input<'_>, outputs: &[Output<'_>]) -> Operation {
+        Operation {
+            kind: OperationKind::ColumnParallel,
+            rows: rows as u32,
+            columns: self.columns.iter().sum::<usize>() as u64,
+            input: input.dtype(),
+            output: outputs.first().map_or(DType::F32, Output::dtype),
+            epilogue: Epilogue::Store,
+            layer: 0,
+        }
     }
 }
 

@@ -50,8 +50,9 @@ fn names<'a>(linears: &[Linear<'a>]) -> Vec<&'a str> {
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
 pub(crate) fn traced(rank: usize, result: Result<()>) -> Result<()> {
     result.inspect_err(|error| {
-        use Error::{GroupFailed, PeerAhead, PeerTimeout};
-        if let PeerTimeout { .. } | PeerAhead { .. } | GroupFailed { .. } = error {
+        use Error::{GroupFailed, Mismatch, PeerAhead, PeerTimeout};
+        if let PeerTimeout { .. } | PeerAhead { .. } | Mismatch { .. } | GroupFailed { .. } = error
+        {
             crate::trace::event!(error, rank, %error, "the group has failed");
         }
     })

@@ -3,7 +3,8 @@
 use super::{
     check_dtype, check_len, check_rows, check_split, rows_in, traced, LoadOptions, Owner, Shards,
 };
-use crate::call::{Input, Output, Stream};
+use crate::call::{Epilogue, Input, Output, Stream};
+use crate::protocol::{digest_of_scales, Operation, OperationKind};
 use crate::rank::Backend;
 use crate::weights::Linear;
 use crate::{Rank, Result, Split};
@@ -21,6 +22,8 @@ pub struct RowParallel {
     owner: Owner,
     k: usize,
     n: usize,
+    /// Tells layers apart: of the output scales, which all ranks hold.
+    digest: u32,
     options: LoadOptions,
     shards: Shards,
 }
@@ -54,6 +57,7 @@ impl RowParallel {
             owner: Owner::of(rank),
             k: shard.k(),
             n: shard.n(),
+            digest: digest_of_scales(linear.svh().iter().map(half::f16::to_bits)),
             options,
             shards: Shards::load(rank, &[shard])?,
         })
@@ -86,9 +90,10 @@ impl RowParallel {
     /// Runs the layer: `input` is `[M, k()]`, `output` is `[M, n()]` with its epilogue, and with the RMSNorm
     /// of its rows if [asked for](Output::rms_norm).
     ///
-    /// Collective: all ranks call it with the same M, in the same order relative to other
+    /// Collective: all ranks call it with the same M and dtypes, in the same order relative to other
     /// collective calls; a rank with an empty shard passes an empty input. M = 0 is a no-op and
-    /// must be one on all ranks. Residuals and outputs are each rank's own copy.
+    /// must be one on all ranks. Residuals and outputs are each rank's own copy, and so is the choice of
+    /// the epilogue.
     ///
     /// On a GPU the call is enqueued on `stream` and returns at once; it neither allocates nor
     /// synchronises and may be captured in a CUDA graph, which may be replayed any number of times
@@ -98,8 +103,10 @@ impl RowParallel {
     /// # Errors
     /// [`InvalidArgument`](crate::Error::InvalidArgument) for wrong lengths, dtypes, devices or alignment, or an
     /// RMSNorm of rows that do not fit a slot: nothing was launched and the group still works if the other ranks get the same error.
-    /// [`PeerTimeout`](crate::Error::PeerTimeout), [`PeerAhead`](crate::Error::PeerAhead), [`GroupFailed`](crate::Error::GroupFailed): the group has failed;
-    /// on a GPU failures of this call show in a later call or in [`Rank::check`].
+    /// [`PeerTimeout`](crate::Error::PeerTimeout), [`Mismatch`](crate::Error::Mismatch),
+    /// [`PeerAhead`](crate::Error::PeerAhead), [`PeerLost`](crate::Error::PeerLost),
+    /// [`GroupFailed`](crate::Error::GroupFailed): the group has failed, now or earlier, until
+    /// [`Rank::reset`]; on a GPU failures of this call show in a later call or in [`Rank::check`].
     pub fn forward(
         &self,
         rank: &mut Rank,
@@ -115,15 +122,24 @@ impl RowParallel {
         if let Some(norm) = &output.norm {
             norm.check(rows, self.n)?;
         }
+        let operation = Operation {
+            kind: OperationKind::RowParallel,
+            rows: rows as u32,
+            columns: self.n as u64,
+            input: input.dtype(),
+            output: output.dtype(),
+            epilogue: Epilogue::Store,
+            layer: self.digest,
+        };
         let result = match (&mut rank.backend, &self.shards) {
             (Backend::Host(host), Shards::Host(shards)) => {
                 stream.require_host()?;
-                host.row_parallel(&shards[0], &input, rows, &mut output)
+                host.row_parallel(&shards[0], operation, &input, &mut output)
             }
             #[cfg(feature = "cuda")]
             (Backend::Cuda(cuda), Shards::Cuda(shards)) => {
                 let arithmetic = self.options.arithmetic;
-                cuda.row_parallel(&shards[0], arithmetic, &stream, &input, rows, &output)
+                cuda.row_parallel(&shards[0], operation, arithmetic, &stream, &input, &output)
             }
             #[cfg(feature = "cuda")]
             _ => Err(super::other_back_end()),

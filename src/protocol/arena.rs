@@ -1,10 +1,14 @@
 //! Where a packet lies in an arena.
 //!
-//! An arena is `[parity 2][source rank world][slot_values]` packets. What must stay true: all
-//! address arithmetic of arenas is here, and `csrc/comm/layout.h` says the same.
+//! An arena is `[parity 2][source rank world][slot_values]` packets, and a word by which kernels stop
+//! those of other ranks. What must stay true: all
+//! address arithmetic of arenas is here, and `csrc/comm/arena_layout.h` says the same.
 
 use super::Packet;
 use crate::{Error, Result};
+
+/// Behind the packets, in words of their size; of 16 bytes in all.
+const STOP_WORDS: usize = 2;
 
 /// The shape of every arena of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +36,8 @@ impl ArenaLayout {
         }
         let bytes = (2 * size_of::<Packet>())
             .checked_mul(world)
-            .and_then(|slots| slots.checked_mul(slot_values));
+            .and_then(|slots| slots.checked_mul(slot_values))
+            .and_then(|packets| packets.checked_add(STOP_WORDS * size_of::<Packet>()));
         if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
             return Err(Error::argument(
                 "slot_values",
@@ -79,9 +84,10 @@ impl ArenaLayout {
         2 * self.world * self.slot_values
     }
 
-    /// Bytes of an arena.
+    /// Bytes of an arena: behind the packets there are two words for kernels, which write in the first when
+    /// the group fails.
     pub fn bytes(&self) -> usize {
-        self.packets() * size_of::<Packet>()
+        (self.packets() + STOP_WORDS) * size_of::<Packet>()
     }
 }
 
@@ -122,7 +128,7 @@ mod tests {
                 }
             }
             prop_assert!(seen.into_iter().all(|seen| seen));
-            prop_assert_eq!(layout.bytes(), 8 * layout.packets());
+            prop_assert_eq!(layout.bytes(), 8 * layout.packets() + 16);
         }
 
         #[test]

@@ -3,12 +3,16 @@
 //! What must stay true, call by call and on every rank: push all values to all ranks, then collect
 //! the values of all ranks, then advance. The module documentation argues why that is enough.
 
-use super::{ArenaLayout, Arrival, Epoch, GiveUp, Packet, PacketMemory, Wait};
+use super::{ArenaLayout, Arrival, Epoch, GiveUp, Packet, PacketMemory, Tag, Wait};
 use crate::{Error, Result};
 use std::time::Duration;
 
 /// Calls between two rewritings of the same half of an arena.
-pub const SCRUB_PERIOD: u32 = 1 << 20;
+pub const SCRUB_PERIOD: u32 = 1 << 13;
+
+/// The longest period there may be: what kernels post for themselves (`csrc/comm/epoch.h`) is tagged as
+/// 2^14 calls old, so no packet may be, and what was posted must not become 2^15 calls old.
+pub const MAX_SCRUB_PERIOD: u32 = 1 << 13;
 
 /// Why [`Endpoint::collect`] ended without all packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +21,8 @@ pub enum WaitFailure {
     TimedOut {
         /// The rank whose packets are missing.
         peer: usize,
+        /// Which of its values was waited for.
+        value: usize,
         /// How long the wait took.
         waited: Duration,
     },
@@ -29,30 +35,13 @@ pub enum WaitFailure {
         /// The call that its packet belongs to.
         found: Epoch,
     },
-}
-
-impl WaitFailure {
-    /// The crate's error for a failure that `rank` met in call `epoch`.
-    pub fn into_error(self, rank: usize, epoch: Epoch) -> Error {
-        let epoch = epoch.get();
-        match self {
-            WaitFailure::TimedOut { peer, waited } => Error::PeerTimeout {
-                rank,
-                peer,
-                epoch,
-                waited,
-            },
-            WaitFailure::Ahead { peer, found } => Error::PeerAhead {
-                rank,
-                peer,
-                epoch,
-                found: found.get(),
-            },
-            WaitFailure::Aborted => Error::GroupFailed {
-                reason: format!("aborted while rank {rank} waited for packets at epoch {epoch}"),
-            },
-        }
-    }
+    /// `peer` sent a packet of another operation in this call.
+    Mismatch {
+        /// The rank that called something else.
+        peer: usize,
+        /// The tag of its packet.
+        found: Tag,
+    },
 }
 
 /// One rank of a group: writes the arenas of all ranks, reads its own.
@@ -63,6 +52,8 @@ pub struct Endpoint<M> {
     /// By rank; `arenas[rank]` is this rank's own.
     arenas: Vec<M>,
     epoch: Epoch,
+    /// The digest of the operation that the call is.
+    operation: u16,
     scrub_period: u32,
 }
 
@@ -98,6 +89,7 @@ impl<M: PacketMemory> Endpoint<M> {
             layout,
             arenas,
             epoch: first_epoch,
+            operation: 0,
             scrub_period: SCRUB_PERIOD,
         })
     }
@@ -105,13 +97,13 @@ impl<M: PacketMemory> Endpoint<M> {
     /// Rewrites each half every `period` calls instead of every [`SCRUB_PERIOD`]; for tests.
     ///
     /// # Panics
-    /// If `period` is not a power of two from 2 to 2^30. Powers of two divide 2^32, so the rhythm
-    /// survives the wrap; even ones let every half have its turn.
+    /// If `period` is not a power of two from 2 to [`MAX_SCRUB_PERIOD`]. Powers of two divide 2^32, so
+    /// the rhythm survives the wrap; even ones let every half have its turn.
     #[must_use]
     pub fn with_scrub_period(mut self, period: u32) -> Self {
         assert!(
-            period.is_power_of_two() && (2..=1 << 30).contains(&period),
-            "scrub period {period} is not a power of two from 2 to 2^30"
+            period.is_power_of_two() && (2..=MAX_SCRUB_PERIOD).contains(&period),
+            "scrub period {period} is not a power of two from 2 to 2^13"
         );
         self.scrub_period = period;
         self
@@ -132,6 +124,27 @@ impl<M: PacketMemory> Endpoint<M> {
         self.epoch
     }
 
+    /// Says what this call and the following are; the digest is the same on all ranks.
+    pub fn begin(&mut self, operation: u16) {
+        self.operation = operation;
+    }
+
+    /// Makes the next call `first_epoch` and this rank's arena one in which nothing has arrived.
+    ///
+    /// No rank may be in a call, nor begin one before all ranks have done this with the same epoch.
+    pub fn restart(&mut self, first_epoch: Epoch) {
+        let nothing = Packet::new(0.0, first_epoch.initial_tag()).to_word();
+        for index in 0..self.layout.packets() {
+            self.own_arena().store(index, nothing);
+        }
+        self.epoch = first_epoch;
+    }
+
+    /// What every packet of this call carries.
+    fn tag(&self) -> Tag {
+        Tag::new(self.epoch, self.operation)
+    }
+
     /// Sends `values` to all ranks as values `first_value..` of this rank in this call.
     ///
     /// Never waits. Push everything this rank owns in the call before collecting anything: a peer
@@ -143,7 +156,7 @@ impl<M: PacketMemory> Endpoint<M> {
         for arena in &self.arenas {
             for (i, &value) in values.iter().enumerate() {
                 let index = self.index(self.rank, first_value + i);
-                arena.store(index, Packet::new(value, self.epoch).to_word());
+                arena.store(index, Packet::new(value, self.tag()).to_word());
             }
         }
     }
@@ -194,7 +207,7 @@ impl<M: PacketMemory> Endpoint<M> {
     /// Gives every packet of the half in use the tag of this call.
     ///
     /// A slot that no call reaches any more (short messages after a long one) keeps its tag. After
-    /// 2^31 calls its signed distance changes sign and the slot would look ahead, after 2^32 even
+    /// 2^15 calls its signed distance changes sign and the slot would look ahead, after 2^16 even
     /// current, with data from another age. With this no tag is older than the period plus one.
     ///
     /// Nobody writes newer packets here meanwhile. The next writers of this half are peers in call
@@ -202,7 +215,7 @@ impl<M: PacketMemory> Endpoint<M> {
     /// of call e that this rank did not collect may still be on its way; whichever of the two
     /// stores comes last, the slot is tagged e, and no one reads it after the end of the call.
     fn scrub(&self) {
-        let nothing = Packet::new(0.0, self.epoch).to_word();
+        let nothing = Packet::new(0.0, self.tag()).to_word();
         for index in self.layout.half(self.epoch.parity()) {
             self.own_arena().store(index, nothing);
         }
@@ -214,17 +227,23 @@ impl<M: PacketMemory> Endpoint<M> {
         let mut polls = 0u32;
         loop {
             let packet = Packet::from_word(self.own_arena().load(index));
-            match self.epoch.classify(packet.epoch) {
+            let found = packet.tag;
+            match self.tag().classify(found) {
                 Arrival::Current => return Ok(packet.value()),
                 Arrival::Ahead => {
-                    let found = packet.epoch;
+                    let found = self.epoch.after(self.tag().distance(found));
                     return Err(WaitFailure::Ahead { peer, found });
                 }
+                Arrival::Foreign => return Err(WaitFailure::Mismatch { peer, found }),
                 Arrival::Stale => {}
             }
             polls = polls.saturating_add(1);
             wait.pause(polls).map_err(|reason| match reason {
-                GiveUp::TimedOut { waited } => WaitFailure::TimedOut { peer, waited },
+                GiveUp::TimedOut { waited } => WaitFailure::TimedOut {
+                    peer,
+                    value,
+                    waited,
+                },
                 GiveUp::Aborted => WaitFailure::Aborted,
             })?;
         }

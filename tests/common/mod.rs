@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `TRELLINK_TEST_DATA` | the folder of the test data, `tests/data` if not set |
 //! | `TRELLINK_TEST_SEED` | seed of all random numbers, to repeat a failure |
+//! | `TRELLINK_REPEAT` | how often `tests/recovery.rs` repeats its failures |
 //! | `TRELLINK_MATRIX` | `full`, `pairwise` or `reduced`: see [`Extent`] |
 //! | `TRELLINK_PATH` | `auto`, `direct` or `host-memory`: which way packets take between GPUs |
 

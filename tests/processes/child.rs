@@ -16,15 +16,18 @@ pub enum Role {
     Compute,
     /// Calls until a call fails, and tells how.
     CallForever,
+    /// Fails, resets, runs a job and tells the bits of its sums; then resets again, but for the last, which waits.
+    Reset,
     /// Joins and waits for ever.
     Idle,
     /// Joins and leaves many times over, and tells what it has leaked.
     JoinAndLeave,
 }
 
-const ROLES: [Role; 4] = [
+const ROLES: [Role; 5] = [
     Role::Compute,
     Role::CallForever,
+    Role::Reset,
     Role::Idle,
     Role::JoinAndLeave,
 ];
@@ -171,6 +174,7 @@ fn runs_if_it_is_told_to() {
     match role.unwrap() {
         Role::Compute => this.compute(),
         Role::CallForever => this.call_forever(),
+        Role::Reset => this.reset(),
         Role::Idle => this.idle(),
         Role::JoinAndLeave => this.join_and_leave(),
     }
@@ -244,6 +248,38 @@ impl This {
             assert!(matches!(error, Error::PeerLost { .. }), "{error}");
         }
         assert!(started.elapsed() < Duration::from_millis(500));
+    }
+
+    /// A stall of the last rank, a reset of all, and the job; then the last rank waits to be killed.
+    fn reset(&self) {
+        let mut rank = self.join();
+        let memory = self.platform.memory(&rank);
+        let mut job = Job::new(&rank, &*memory);
+        let stalls = self.rank + 1 == self.world;
+        rank.set_timeout(Duration::from_millis(300));
+        if !stalls {
+            let called = job.call(&mut rank, &*memory);
+            memory.synchronize();
+            let error = called.and_then(|()| rank.check()).unwrap_err();
+            assert!(matches!(error, Error::PeerTimeout { .. }), "{error}");
+        } else {
+            while rank.check().is_ok() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        rank.set_timeout(LIMIT);
+        rank.reset().unwrap();
+        job.run(&mut rank, &*memory).unwrap();
+        memory.synchronize();
+        rank.check().unwrap();
+        let sums: Vec<String> = job.sums().iter().map(u32::to_string).collect();
+        self.tell("sums", &sums.join(" "));
+        if stalls {
+            std::thread::sleep(LIMIT);
+        }
+        // Waits for the one that is killed, or comes when it has been.
+        let error = rank.reset().unwrap_err();
+        self.tell("failure", &failure(&error, SystemTime::now()));
     }
 
     fn idle(&self) {

@@ -57,6 +57,11 @@ impl Job {
         self.column.forward(rank, memory.stream(), input, outputs)
     }
 
+    /// The bits of what is the same on all ranks.
+    pub fn sums(&self) -> Vec<u32> {
+        self.y.read().bits()
+    }
+
     /// The bits of all outputs.
     pub fn bits(&self) -> Vec<u32> {
         let mut bits = self.y.read().bits();

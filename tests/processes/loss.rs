@@ -32,6 +32,27 @@ on_both! {
     }
 }
 
+on_both! {
+    fn processes_reset_their_group_until_one_of_them_is_killed(platform: &Platform) {
+        let _watchdog = Watchdog::new("resets of processes", Duration::from_secs(300));
+        for world in [2, 3] {
+            let mut children = Children::start(platform, world, Role::Reset);
+            let sums = children.told(0, "sums");
+            for rank in 1..world {
+                assert!(children.told(rank, "sums") == sums, "rank {rank} of {world}");
+            }
+            let killed = children.kill(world - 1);
+            for survivor in 0..world - 1 {
+                let (peer, when) = failure(&children.told(survivor, "failure"));
+                assert_eq!(peer, world - 1, "rank {survivor} of {world}");
+                let after = when.duration_since(killed).unwrap_or_default();
+                assert!(after <= Duration::from_secs(1), "rank {survivor} of {world}: {after:?}");
+                children.ends_well(survivor);
+            }
+        }
+    }
+}
+
 /// Whoever has not called is told as well, and a new group can be built where the old one met.
 #[test]
 fn an_idle_rank_learns_of_a_death_and_can_join_again() {

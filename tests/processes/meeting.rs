@@ -94,7 +94,7 @@ fn ranks_that_describe_the_group_differently_are_both_named_on_both_sides() {
     for (setting, own, theirs, other) in [
         ("slot_values", "256", "384", group(2).slot_values(300)),
         ("first_epoch", "1", "7", group(2).first_epoch(7)),
-        ("scrub_period", "1048576", "4", group(2).scrub_period(4)),
+        ("scrub_period", "8192", "4", group(2).scrub_period(4)),
         (
             "path",
             "auto",

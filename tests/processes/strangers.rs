@@ -58,7 +58,7 @@ fn hello(rank: u8) -> Hello {
         device: [0; 16],
         slot_values: 256,
         first_epoch: 1,
-        scrub_period: 1 << 20,
+        scrub_period: 1 << 13,
         path: ExchangePath::Auto,
         probe_links: true,
     }

@@ -86,6 +86,8 @@ fn status(error: &anyhow::Error) -> u8 {
                 Error::Cuda { .. }
                     | Error::PeerTimeout { .. }
                     | Error::PeerAhead { .. }
+                    | Error::Mismatch { .. }
+                    | Error::ResetIncomplete { .. }
                     | Error::PeerLost { .. }
                     | Error::RanksMissing { .. }
                     | Error::Rendezvous { .. }

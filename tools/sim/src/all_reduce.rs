@@ -8,6 +8,7 @@ use crate::layer::{dtype_code, epilogue_code};
 use crate::{Buffer, Channel, SimOutput, SimRank};
 use trellink::format::DType;
 use trellink::plan::reduce::{ReducePlan, OCTET};
+use trellink::protocol::{Operation, OperationKind};
 use trellink::ReduceForm;
 
 extern "C" {
@@ -33,7 +34,6 @@ impl SimRank {
     /// Runs an all-reduce to its end, launch by launch; every rank must run it at the same time. The
     /// number of launches.
     pub fn all_reduce(&mut self, call: &Reduction<'_>) -> usize {
-        let exchange = self.exchange(Channel::Group);
         let plan = ReducePlan::new(
             call.form,
             self.config.world,
@@ -42,6 +42,19 @@ impl SimRank {
             (call.dtype, call.output.dtype),
             call.output.epilogue,
         );
+        let operation = Operation {
+            kind: match plan.two_shot {
+                false => OperationKind::OneShot,
+                true => OperationKind::TwoShot,
+            },
+            rows: 1,
+            columns: call.len as u64,
+            input: call.dtype,
+            output: call.output.dtype,
+            epilogue: call.output.epilogue,
+            layer: 0,
+        };
+        let exchange = self.exchange(Channel::Group, operation);
         let mut launches = 0;
         for octets in plan.launches() {
             let shape = plan.shape(octets.len(), self.config.sms);

@@ -1,10 +1,12 @@
 //! Ranks whose "devices" are the CPU: arenas, control words and reports, as the CUDA back end makes them.
 
-use crate::bindings::{TrellinkControl, TrellinkExchange, TrellinkReport, TRELLINK_MAX_CTAS};
+use crate::bindings::{
+    TrellinkControl, TrellinkExchange, TrellinkOperation, TrellinkReport, TRELLINK_MAX_CTAS,
+};
 use crate::Buffer;
 use std::sync::Arc;
 use std::time::Duration;
-use trellink::protocol::{ArenaLayout, Epoch};
+use trellink::protocol::{ArenaLayout, Epoch, Operation};
 
 /// What a group is made of.
 #[derive(Clone, Debug)]
@@ -64,16 +66,21 @@ impl SimGroup {
     pub fn build(&self) -> Vec<SimRank> {
         let arena = |world| {
             let layout = ArenaLayout::new(world, self.slot_values).expect("a valid layout");
-            let tag = Epoch::new(self.first_epoch).initial_tag().get();
+            let tag = Epoch::new(self.first_epoch).initial_tag().bits();
             Buffer::new(&vec![
                 u64::from(tag) << 32 | u64::from(tag);
-                layout.packets()
+                layout.bytes() / 8
             ])
         };
         let arenas: Arc<Vec<Buffer>> =
             Arc::new((0..self.world).map(|_| arena(self.world)).collect());
         let locals: Arc<Vec<Buffer>> = Arc::new((0..self.world).map(|_| arena(1)).collect());
-        let report = |_| Buffer::new(&[TrellinkReport::default()]);
+        let report = |_| {
+            Buffer::new(&[TrellinkReport {
+                timeout_ns: self.timeout.as_nanos() as u64,
+                ..Default::default()
+            }])
+        };
         let reports: Arc<Vec<Buffer>> = Arc::new((0..self.world).map(report).collect());
         let abort = Arc::new(vec![Buffer::new(&[0u32])]);
         let build = |rank: usize| {
@@ -111,7 +118,6 @@ impl SimGroup {
         Control {
             words: Buffer::new(&[TrellinkControl {
                 scrub_mask: self.scrub_period - 1,
-                timeout_ns: self.timeout.as_nanos() as u64,
                 ..Default::default()
             }]),
             epochs: Buffer::new(&[self.first_epoch; TRELLINK_MAX_CTAS as usize]),
@@ -120,10 +126,21 @@ impl SimGroup {
 }
 
 impl SimRank {
-    pub(crate) fn exchange(&self, channel: Channel) -> TrellinkExchange {
-        match channel {
-            Channel::Group => self.group,
-            Channel::Local => self.local,
+    /// What a launch of a call of this operation gets.
+    pub(crate) fn exchange(&self, channel: Channel, operation: Operation) -> TrellinkExchange {
+        let words = operation.to_words();
+        TrellinkExchange {
+            operation: TrellinkOperation {
+                tag: words.tag,
+                form: words.form,
+                rows: words.rows,
+                layer: words.layer,
+                columns: words.columns,
+            },
+            ..match channel {
+                Channel::Group => self.group,
+                Channel::Local => self.local,
+            }
         }
     }
 
@@ -150,9 +167,15 @@ impl SimRank {
         epochs.write(&[epoch; TRELLINK_MAX_CTAS as usize]);
     }
 
-    /// This rank's report: state (0: none), the peer waited for, the epoch, the epoch found.
+    /// This rank's report: state (0: none), the peer waited for, the epoch, the tag found.
     pub fn report(&self) -> (u32, u32, u32, u32) {
         let report = self.report[self.rank].read::<TrellinkReport>()[0];
         (report.state, report.peer, report.epoch, report.found)
+    }
+
+    /// The tile that the report names, and the rows of the call.
+    pub fn reported_place(&self) -> (u32, u32) {
+        let report = self.report[self.rank].read::<TrellinkReport>()[0];
+        (report.tile, report.operation.rows)
     }
 }

@@ -6,7 +6,7 @@ use half::f16;
 use trellink::format::layout::BlockLayout;
 use trellink::format::{Codebook, DType, GROUP, TILE};
 use trellink::plan::{LaunchShape, LinearKernel, Machine, Work};
-use trellink::protocol::messages;
+use trellink::protocol::{messages, Operation, OperationKind};
 use trellink::weights::Linear;
 use trellink::{Arithmetic, Epilogue};
 
@@ -140,11 +140,23 @@ impl SimRank {
     }
 
     fn run_with(&mut self, channel: Channel, call: &Call<'_>, norm: TrellinkNorm) {
+        let operation = Operation {
+            kind: match channel {
+                Channel::Group => OperationKind::RowParallel,
+                Channel::Local => OperationKind::ColumnParallel,
+            },
+            rows: call.rows as u32,
+            columns: call.layers.iter().map(|layer| layer.n as u64).sum(),
+            input: call.dtype,
+            output: call.outputs[0].dtype,
+            epilogue: Epilogue::Store,
+            layer: 0,
+        };
         let mut whole = TrellinkLinear {
             norm,
             x: call.input.pointer(),
             x_dtype: dtype_code(call.dtype),
-            exchange: self.exchange(channel),
+            exchange: self.exchange(channel, operation),
             ..Default::default()
         };
         for (layer, output) in call.layers.iter().zip(call.outputs) {

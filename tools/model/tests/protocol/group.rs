@@ -28,6 +28,8 @@ pub struct Case {
     pub scrub_period: u32,
     /// Values that every rank pushes and those that it collects, by call.
     pub lengths: fn(usize) -> (usize, usize),
+    /// What a rank calls, by rank and call. From a call on in which ranks differ, none gets a sum.
+    pub operations: fn(usize, usize) -> u16,
     /// Somebody aborts the group, at any moment.
     pub aborted: bool,
     /// The last rank leaves for good before this call.
@@ -56,6 +58,7 @@ impl Case {
             first_epoch: u32::MAX - 1,
             scrub_period: SCRUB_PERIOD,
             lengths: |_| (1, 1),
+            operations: |_, _| 0,
             aborted: false,
             leaves_before: None,
             vain_polls: if world == 2 { 3 } else { 1 },
@@ -133,6 +136,8 @@ pub struct Seen {
     pub skew: AtomicUsize,
     /// Ranks that an abort ended.
     pub ended: AtomicUsize,
+    /// Ranks that found that another called something else.
+    pub mismatches: AtomicUsize,
     /// Ranks that made all their calls.
     pub finished: AtomicUsize,
 }
@@ -227,6 +232,7 @@ impl Rank {
             self.seen
                 .skew
                 .fetch_max(self.progress.begin(rank, call), STD);
+            self.endpoint.begin((self.case.operations)(rank, call));
             self.endpoint.push(0, &values);
             self.progress.sent[rank].store(call + 1, STD);
             let mut sums = vec![f32::NAN; collected];
@@ -243,11 +249,22 @@ impl Rank {
                     }
                     return;
                 }
+                // It stops the group, as in production.
+                Err(WaitFailure::Mismatch { .. }) if !self.same_operation(call) => {
+                    self.seen.mismatches.fetch_add(1, STD);
+                    self.abort.store(true, Ordering::Relaxed);
+                    self.progress.aborted.store(true, STD);
+                    return;
+                }
                 Err(WaitFailure::TimedOut { peer, .. }) => {
                     panic!("endless wait for rank {peer} at rank {rank} in call {call}")
                 }
                 Err(failure) => panic!("{failure:?} at rank {rank} in call {call}"),
             }
+            assert!(
+                self.same_operation(call),
+                "wrong sum of different operations at rank {rank} in call {call}"
+            );
             for (i, sum) in sums.into_iter().enumerate() {
                 let want: f32 = (0..world)
                     .map(|peer| contribution(world, peer, call, i))
@@ -257,6 +274,11 @@ impl Rank {
             self.endpoint.advance();
         }
         self.seen.finished.fetch_add(1, STD);
+    }
+
+    fn same_operation(&self, call: usize) -> bool {
+        let operation = |rank| (self.case.operations)(rank, call);
+        (1..self.case.world).all(|rank| operation(rank) == operation(0))
     }
 }
 

@@ -158,6 +158,51 @@ fn an_abort_ends_the_wait_for_a_rank_that_left() {
     }
 }
 
+/// Rank 1 calls in another order than the rest.
+fn differing(world: usize) -> Case {
+    Case {
+        operations: |rank, call| {
+            if rank == 1 {
+                (call ^ 1) as u16
+            } else {
+                call as u16
+            }
+        },
+        ..Case::new(world, 3)
+    }
+}
+
+#[test]
+fn ranks_that_call_something_else_get_no_sum_and_find_out() {
+    for case in [
+        Case {
+            preemptions: 3,
+            scrub_period: EVERY_CALL,
+            ..differing(2)
+        },
+        Case {
+            preemptions: 1,
+            ..differing(3)
+        },
+    ] {
+        let seen = case.check();
+        println!("{seen:?}");
+        assert_eq!(seen.finished.into_inner(), 0);
+        assert!(seen.mismatches.into_inner() > 0);
+    }
+}
+
+#[test]
+fn control_operation_ignored() {
+    fails(
+        Case {
+            faults: &[Fault::OperationIgnored],
+            ..differing(2)
+        },
+        "wrong sum",
+    );
+}
+
 #[test]
 fn control_scrub_without_release() {
     fails(faulty(&[Fault::NoRelease], 0, EVERY_CALL), "endless wait");

@@ -3,7 +3,7 @@
 use loom::sync::atomic::{fence, AtomicU64, Ordering};
 use std::cell::Cell;
 use std::sync::Arc;
-use trellink::protocol::{ArenaLayout, Arrival, Epoch, Packet, PacketMemory};
+use trellink::protocol::{ArenaLayout, Arrival, Epoch, Packet, PacketMemory, Tag};
 
 /// What a rank does otherwise than the protocol asks. Each is the memory's doing: the endpoint on
 /// top of it runs its own lines.
@@ -25,6 +25,8 @@ pub enum Fault {
     ScrubsOtherHalf,
     /// Arenas begin with tag 0, whatever the first call.
     InitialTagZero,
+    /// Tags are compared without the operation.
+    OperationIgnored,
 }
 
 /// The packets of one rank's arena.
@@ -35,7 +37,7 @@ impl Arena {
     /// An arena in which nothing has arrived.
     pub fn new(layout: &ArenaLayout, first_epoch: Epoch, faults: &[Fault]) -> Self {
         let tag = match faults.contains(&Fault::InitialTagZero) {
-            true => Epoch::new(0),
+            true => Tag::from_bits(0),
             false => first_epoch.initial_tag(),
         };
         let nothing = Packet::new(0.0, tag).to_word();
@@ -50,6 +52,8 @@ pub struct View {
     faults: &'static [Fault],
     /// The call that the rank is in; known here because `advance` ends with a release.
     epoch: Cell<Epoch>,
+    /// The operation that the rank is at; known here because it sends before it waits.
+    operation: Cell<u16>,
     /// Whether the rank is between the acquire of `collect` and the release of `advance`, where
     /// the only stores are those that scrub.
     collected: Cell<bool>,
@@ -62,6 +66,7 @@ impl View {
             arena,
             faults,
             epoch: Cell::new(first_epoch),
+            operation: Cell::new(0),
             collected: Cell::new(false),
         }
     }
@@ -82,19 +87,21 @@ impl View {
     }
 
     /// A tag that the endpoint's comparison judges as the faulty one would judge `tag`.
-    fn retag(&self, tag: Epoch) -> Epoch {
-        let current = self.epoch.get();
-        let stale = current.initial_tag();
+    fn retag(&self, tag: Tag) -> Tag {
+        let epoch = self.epoch.get();
+        let current = Tag::new(epoch, self.operation.get());
+        let stale = epoch.initial_tag();
         if self.has(Fault::PlainOrder) {
-            return if tag.get() < current.get() {
+            return if tag.bits() < current.bits() {
                 stale
             } else {
                 current
             };
         }
-        match current.classify(tag) == Arrival::Ahead {
-            true if self.has(Fault::AheadIsCurrent) => current,
-            true if self.has(Fault::AheadIsStale) => stale,
+        match current.classify(tag) {
+            Arrival::Ahead if self.has(Fault::AheadIsCurrent) => current,
+            Arrival::Ahead if self.has(Fault::AheadIsStale) => stale,
+            Arrival::Foreign if self.has(Fault::OperationIgnored) => current,
             _ => tag,
         }
     }
@@ -104,11 +111,15 @@ impl PacketMemory for View {
     fn load(&self, index: usize) -> u64 {
         // Relaxed: what `PacketMemory` asks for, and all that the model may grant.
         let mut packet = Packet::from_word(self.place(index).load(Ordering::Relaxed));
-        packet.epoch = self.retag(packet.epoch);
+        packet.tag = self.retag(packet.tag);
         packet.to_word()
     }
 
     fn store(&self, index: usize, word: u64) {
+        if !self.collected.get() {
+            self.operation
+                .set(Packet::from_word(word).tag.bits() as u16);
+        }
         // Relaxed: as above.
         self.place(index).store(word, Ordering::Relaxed);
     }

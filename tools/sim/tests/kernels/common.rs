@@ -89,7 +89,7 @@ pub(crate) fn group(world: usize) -> SimGroup {
         world,
         slot_values: 1 << 14,
         first_epoch: 1,
-        scrub_period: 1 << 20,
+        scrub_period: 1 << 13,
         timeout: Duration::from_secs(60),
         sms: 3,
         max_shared_bytes: 100 << 10,

@@ -6,8 +6,8 @@ use rand::{rngs::StdRng, SeedableRng};
 use std::time::Duration;
 use trellink::format::{Bits, Codebook, DType};
 use trellink::reference::ReferenceLinear;
-use trellink::{Arithmetic, Epilogue, Split};
-use trellink_sim::{Buffer, Call, Channel, SimGroup, SimLinear, SimOutput};
+use trellink::{Arithmetic, Epilogue, ReduceForm, Split};
+use trellink_sim::{Buffer, Call, Channel, Reduction, SimGroup, SimLinear, SimOutput};
 
 #[test]
 fn many_calls_wrap_the_epoch_and_scrub_and_stay_right() {
@@ -170,8 +170,8 @@ fn packets_that_no_call_has_touched_for_half_of_all_epochs_are_not_ahead() {
         slot_values: 4096,
         ..group(2)
     };
-    // Epochs 1 to 11, then two after 2^31: beyond the reach of the first tags, not of the scrubbed.
-    let skip = |call| if call == 11 { (1 << 31) - 8 } else { 0 };
+    // Epochs 1 to 11, then two after 2^15: beyond the reach of the first tags, not of the scrubbed.
+    let skip = |call| if call == 11 { (1 << 15) - 8 } else { 0 };
     let rows = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 8, 8];
     calls(&config, 34, &rows, skip);
 }
@@ -189,26 +189,133 @@ fn scrubbing_after_every_call_takes_no_packet_from_a_warp_that_still_waits() {
 
 /// Runs the call of one row of a small layer on a rank, whatever becomes of it.
 fn call_once(rank: &mut trellink_sim::SimRank) {
+    call_rows(rank, 1, DType::F32);
+}
+
+/// The same of some rows and with this output; which a failed call leaves alone.
+fn call_rows(rank: &mut trellink_sim::SimRank, rows: usize, dtype: DType) {
     let mut rng = StdRng::seed_from_u64(36);
     let random = Random::new(&mut rng, 128, 128, Codebook::Mul1, rate(8));
     let layer = SimLinear::new(&random.linear());
-    let input = Buffer::new(&random_input(&mut rng, 128));
+    let input = Buffer::new(&random_input(&mut rng, rows * 128));
     let output = SimOutput {
-        data: Buffer::new(&[f32::NAN; 128]),
-        dtype: DType::F32,
+        data: Buffer::new(&vec![0xffu8; rows * 128 * dtype.size()]),
+        dtype,
         epilogue: Epilogue::Store,
     };
     let call = Call {
         layers: &[&layer],
         input: &input,
         dtype: DType::F16,
-        rows: 1,
+        rows,
         arithmetic: Arithmetic::Fastest,
         outputs: &[&output],
     };
     rank.run(Channel::Group, &call);
-    let untouched = output.data.read::<f32>().iter().all(|y| y.is_nan());
-    assert!(untouched, "the outputs of a failed call");
+    untouched(&output);
+}
+
+/// Runs an all-reduce of 512 elements on a rank, whatever becomes of it.
+fn reduce_once(rank: &mut trellink_sim::SimRank, form: ReduceForm) {
+    let output = SimOutput {
+        data: Buffer::new(&[0xffu8; 2048]),
+        dtype: DType::F32,
+        epilogue: Epilogue::Store,
+    };
+    rank.all_reduce(&Reduction {
+        input: &Buffer::new(&[1f32; 512]),
+        dtype: DType::F32,
+        len: 512,
+        form,
+        output: &output,
+    });
+    untouched(&output);
+}
+
+fn untouched(output: &SimOutput) {
+    let bytes = output.data.read::<u8>();
+    let same = bytes.iter().all(|byte| *byte == 0xff);
+    assert!(same, "the outputs of a failed call");
+}
+
+/// What a rank may call.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Thing {
+    Layer(usize, DType),
+    Reduce(ReduceForm),
+}
+
+impl Thing {
+    fn call(self, rank: &mut trellink_sim::SimRank) {
+        match self {
+            Thing::Layer(rows, dtype) => call_rows(rank, rows, dtype),
+            Thing::Reduce(form) => reduce_once(rank, form),
+        }
+    }
+}
+
+#[test]
+fn ranks_that_call_different_things_fail_both_and_touch_no_output() {
+    let things = [
+        Thing::Layer(1, DType::F32),
+        Thing::Layer(3, DType::F32),
+        Thing::Layer(1, DType::F16),
+        Thing::Reduce(ReduceForm::OneShot),
+        Thing::Reduce(ReduceForm::TwoShot),
+    ];
+    for (i, here) in things.iter().enumerate() {
+        for there in &things[i + 1..] {
+            let mut ranks = group(2).build();
+            std::thread::scope(|scope| {
+                for (rank, thing) in ranks.iter_mut().zip([here, there]) {
+                    scope.spawn(|| thing.call(rank));
+                }
+            });
+            let states = [0, 1].map(|rank| ranks[rank].report().0);
+            // A rank may be stopped by the other before it sees for itself.
+            let (mismatch, stopped) = (4, 3);
+            assert!(
+                states
+                    .iter()
+                    .all(|state| [mismatch, stopped].contains(state)),
+                "{here:?}, {there:?}: {states:?}"
+            );
+            assert!(states.contains(&mismatch), "{here:?}, {there:?}");
+            // And for ever: neither waits nor touches anything.
+            let begun = std::time::Instant::now();
+            ranks.iter_mut().for_each(|rank| here.call(rank));
+            assert!(begun.elapsed() < Duration::from_secs(1));
+        }
+    }
+}
+
+/// Everything that it would wait for is there.
+#[test]
+fn a_rank_that_comes_after_the_failure_does_not_begin() {
+    let config = SimGroup {
+        timeout: Duration::from_millis(200),
+        ..group(2)
+    };
+    let mut ranks = config.build();
+    call_once(&mut ranks[0]);
+    let begun = std::time::Instant::now();
+    call_once(&mut ranks[1]);
+    assert!(begun.elapsed() < Duration::from_millis(150));
+    assert_eq!(ranks[1].report().0, 0, "it has not waited");
+}
+
+#[test]
+fn the_tile_that_is_missing_is_named() {
+    let config = SimGroup {
+        timeout: Duration::from_millis(200),
+        sms: 1,
+        ..group(2)
+    };
+    let mut ranks = config.build();
+    call_rows(&mut ranks[0], 5, DType::F32);
+    let (tile, rows) = ranks[0].reported_place();
+    // One of the five that a warp waited for.
+    assert!(tile < 5 && rows == 5, "tile {tile} of {rows} rows");
 }
 
 #[test]
@@ -221,8 +328,7 @@ fn a_rank_that_gave_up_stops_the_others_which_blame_nobody() {
     call_once(&mut ranks[0]);
     call_once(&mut ranks[2]);
     assert_eq!(ranks[0].control(Channel::Group).1, 1, "timed out");
-    assert_eq!(ranks[2].control(Channel::Group).1, 3, "aborted");
-    assert_eq!(ranks[2].report().0, 0);
+    assert_eq!(ranks[2].report().0, 0, "not even begun");
 }
 
 #[test]
@@ -238,6 +344,8 @@ fn a_peer_that_is_calls_ahead_is_named_with_its_epoch() {
             scope.spawn(|| call_once(rank));
         }
     });
-    assert_eq!(ranks[0].report(), (2, 1, u32::MAX, 1), "ahead, peer 1");
-    assert_eq!(ranks[1].control(Channel::Group).1, 3, "aborted");
+    let (state, peer, epoch, found) = ranks[0].report();
+    assert_eq!((state, peer, epoch), (2, 1, u32::MAX), "ahead, peer 1");
+    assert_eq!(found >> 16, 1, "the epoch that its packet is of");
+    assert_ne!(ranks[1].report().0, 1, "stopped before the deadline");
 }

@@ -243,17 +243,17 @@ fn calls_with_and_without_a_norm_follow_one_another_across_the_wrap_of_epochs() 
 }
 
 #[test]
-fn a_packet_of_a_quarter_of_all_epochs_ago_is_not_taken_for_a_post() {
+fn a_packet_of_a_quarter_of_all_tags_ago_is_not_taken_for_a_post() {
     let config = SimGroup {
         scrub_period: 4,
         slot_values: 4096,
         ..group(2)
     };
-    // Epochs 1 to 11, then those whose posts have the tags 2 and 3. The first of these is of the other
-    // parity than the call before, in which a peer may still be.
-    let skip = |call| if call == 11 { (1 << 30) - 10 } else { 0 };
+    // Epochs 1 to 13, then those whose posts have the tags of epochs 2 and 3, in which the operations were the
+    // same. The first of these is of the other parity than the call before, in which a peer may still be.
+    let skip = |call| if call == 13 { (1 << 14) - 12 } else { 0 };
     let mut rows = vec![(8, false), (8, false), (8, false)];
-    rows.extend([(1, false); 8]);
+    rows.extend([(1, false); 10]);
     rows.extend([(8, true), (8, true)]);
     calls(&config, 44, &rows, skip);
 }
