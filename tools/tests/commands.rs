@@ -269,7 +269,7 @@ fn bench_measures_all_reduces_of_processes() {
 #[test]
 fn bench_says_what_it_leaves_out_and_why() {
     let text = bench(&["--shape", "256x128"]);
-    let expected = "left out: gemm+allreduce, gemm+nccl, nccl, floor: the ranks are on the host\n";
+    let expected = "left out: fused-host-memory, gemm+allreduce, gemm+nccl, nccl, floor: the ranks are on the host\n";
     assert!(text.out.contains(expected), "{}", text.out);
     let json = bench(&["--shape", "256x128", "--json"]);
     assert_eq!(json.error, expected);
