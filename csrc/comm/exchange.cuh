@@ -55,8 +55,6 @@ class Exchange {
   // Begins the call. False if an earlier one failed; then the launch must return at once.
   __device__ bool enter() const {
     if (state_.failed != TRELLINK_STATE_OK) {
-      // If another rank says so: for the launches that do not exchange with it, too.
-      if (threadIdx.x == 0) ptx::atom_cas_relaxed_gpu(&control()->failed, TRELLINK_STATE_OK, state_.failed);
       return false;
     }
     if (epoch_scrubs(state_.epoch, state_.scrub_mask)) scrub();
@@ -292,6 +290,7 @@ class Exchange {
   __device__ void report(uint32_t state, uint32_t peer, uint64_t packet, uint32_t found, uint64_t waited) const {
     write_report(state, peer, packet, found, waited);
     ptx::st_relaxed_sys(reinterpret_cast<uint32_t*>(params_.abort), 1);
+#pragma unroll 1
     for (uint32_t r = 0; r < params_.world; ++r) {
       ptx::st_relaxed_sys(reinterpret_cast<uint32_t*>(arena(r) + layout_.stop()), TRELLINK_STATE_ABORTED);
     }

@@ -18,7 +18,10 @@ __device__ __forceinline__ void all_reduce(const TrellinkAllReduce& params, cons
 extern "C" __global__ void __launch_bounds__(TRELLINK_REDUCE_MAX_THREADS, 1)
     trellink_all_reduce(const __grid_constant__ TrellinkAllReduce params) {
   trellink::ptx::grid_dependency_wait();
-  const trellink::Exchange exchange(params.exchange, trellink::ExchangeState::load(params.exchange));
+  const auto state = trellink::ExchangeState::load(params.exchange);
+  // A peer may fail while this CTA begins: its threads go on together or not at all.
+  if (!__syncthreads_and(state.failed == TRELLINK_STATE_OK)) return;
+  const trellink::Exchange exchange(params.exchange, state);
   if (!exchange.enter()) return;
   if (params.x_dtype == TRELLINK_DTYPE_F32) {
     trellink::all_reduce<trellink::kFloatWords>(params, exchange);
