@@ -5,7 +5,7 @@ use super::link::{End, Findings};
 use super::member::Member;
 use super::plan::Provocation;
 use super::recording::get;
-use super::recover::{leave, recover, rejoin, GRAPHS_SURVIVE};
+use super::recover::{leave, rejoin, reset};
 use anyhow::Result;
 use trellink::Error;
 
@@ -19,11 +19,12 @@ pub fn provoke<'a>(
     let Provocation { victim, leaves, .. } = provocation;
     let is_victim = member.worker.rank.rank() == victim;
     member.findings.counts.provoked += 1;
-    // Graphs go before the group whose memory they name.
-    let graphs = match GRAPHS_SURVIVE && !leaves {
-        true => Vec::new(),
-        false => member.drop_recordings(),
+    // Graphs go before the group whose memory they name; a reset keeps both.
+    let graphs = match leaves {
+        true => member.drop_recordings(),
+        false => Vec::new(),
     };
+    member.findings.counts.groups += u64::from(leaves);
     member
         .link
         .doing(format!("{name}: about to provoke a failure"))?;
@@ -46,11 +47,9 @@ pub fn provoke<'a>(
         }
         (false, _) => {
             member.fail(name, provocation)?;
-            member
-                .with_worker(|link, worker, run, plan| recover(link, worker, &run.devices, plan))?
+            member.with_worker(|link, worker, _, plan| reset(link, worker, plan))?
         }
     };
-    member.findings.counts.groups += 1;
     member.capture(graphs)?;
     Ok(member)
 }

@@ -1,13 +1,13 @@
-//! How the ranks come to a group, and to another one after a failure.
+//! How the ranks come to a group, and after a failure to one that works again.
 
 use super::link::{End, Findings, Link};
 use super::plan::GroupPlan;
 use crate::ranks::{Lane, Worker};
+use std::time::Duration;
 use trellink::{Device, Group, Rank};
 
-/// Whether graphs that were captured before [`recover`] can be replayed after it. They name the memory of
-/// the group that is dropped.
-pub const GRAPHS_SURVIVE: bool = false;
+/// For a reset, in which ranks wait for one another however long the machine is busy with other things.
+const RESET_DEADLINE: Duration = Duration::from_secs(30);
 
 /// This rank of a new group on these devices.
 pub fn join(link: &mut Link, devices: &[Device], plan: &GroupPlan) -> Result<Rank, End> {
@@ -20,15 +20,17 @@ pub fn join(link: &mut Link, devices: &[Device], plan: &GroupPlan) -> Result<Ran
     Ok(link.meet(group)?)
 }
 
-/// Makes a rank of a failed group one that works. All ranks do so at the same time, when nothing that they
-/// have enqueued still runs. Layers stay loaded.
-pub fn recover(
-    link: &mut Link,
-    worker: Worker,
-    devices: &[Device],
-    plan: &GroupPlan,
-) -> Result<Worker, End> {
-    rejoin(link, leave(worker), devices, plan)
+/// Resets a failed group. All ranks do so at the same time, when nothing that they have enqueued still runs.
+/// Layers stay loaded and graphs captured.
+pub fn reset(link: &mut Link, mut worker: Worker, plan: &GroupPlan) -> Result<Worker, End> {
+    worker.rank.set_timeout(RESET_DEADLINE);
+    link.doing("waiting for all ranks to be about to reset a failed group")?;
+    link.ready(Findings::default())?;
+    link.doing("resetting a failed group")?;
+    worker.rank.reset()?;
+    link.ready(Findings::default())?;
+    worker.rank.set_timeout(plan.deadline);
+    Ok(worker)
 }
 
 /// Drops a rank of a group.
