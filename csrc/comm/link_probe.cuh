@@ -140,8 +140,8 @@ class LinkProbe {
 
   // Whether these 64 bits are a packet of this round or an earlier one, or nothing yet.
   __device__ bool whole(uint32_t tag, uint32_t word, uint64_t found) {
-    const uint32_t seen = packet_epoch(found);
-    if (found == 0 || (found == packet(seen, word) && epoch_distance(tag, seen) <= 0)) return true;
+    const uint32_t seen = packet_tag(found);
+    if (found == 0 || (found == packet(seen, word) && static_cast<int32_t>(seen - tag) <= 0)) return true;
     fail(TRELLINK_LINK_TORN_PACKET, word, packet(tag, word), found);
     return false;
   }
