@@ -22,13 +22,15 @@ struct Formed : FloatSums<kBlocks> {
   using Shared = SharedLayout<Formed>;
 
   // What a lane with this token and quad feeds to the MMA of a tile: fp16 {k = 2q, 2q+1}, {2q+8, 2q+9}.
-  static __device__ __forceinline__ uint2* operand(const Shared& shared, uint32_t group, uint32_t tile,
+  template <class Layout>
+  static __device__ __forceinline__ uint2* operand(const Layout& shared, uint32_t group, uint32_t tile,
                                                    uint32_t token, uint32_t quad) {
     return reinterpret_cast<uint2*>(shared.input(group, token)) + tile * kQuads + quad;
   }
 
   // Writes a transformed row as the operands of its token's group.
-  static __device__ __forceinline__ void store_row(const Shared& shared, const RowValues& row, uint32_t group,
+  template <class Layout>
+  static __device__ __forceinline__ void store_row(const Layout& shared, const RowValues& row, uint32_t group,
                                                    uint32_t token, uint32_t quad, bool exists) {
     const uint32_t scale_bits = power_of_two_scale(row.magnitude());
     if (!exists) return;

@@ -26,12 +26,14 @@ class WeightStream {
 #endif
   }
 
-  // The blocks of K groups first, first + stride, ... of `count` neighbouring strips, the first of which
+  // The blocks of K groups first, first + stride, ... below `end` of `count` neighbouring strips, the first of which
   // begins at `strip`; a block has `block_words`. Starts with the first group. What was begun before has
   // all been taken.
-  __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t first, uint32_t stride) {
+  __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t first, uint32_t end,
+                        uint32_t stride) {
     blocks_ = strip;
     group_ = first;
+    end_ = end;
     stride_ = stride;
     fetch(count, block_words);
   }
@@ -67,7 +69,7 @@ class WeightStream {
   }
 
   __device__ void fetch(uint32_t count, uint32_t block_words) const {
-    if (group_ >= params_.k_groups) return;
+    if (group_ >= end_) return;
     const uint64_t strip_words = static_cast<uint64_t>(params_.k_groups) * block_words;
     const uint32_t* from = blocks_ + group_ * block_words;
     uint32_t* to = place();
@@ -93,7 +95,7 @@ class WeightStream {
   const uint32_t warp_;  // found out once, by all lanes
   const uint32_t* blocks_;
   uint32_t parity_ = 0;  // of the barrier's phase in which the next group arrives
-  uint32_t group_, stride_;
+  uint32_t group_, end_, stride_;
 };
 
 }  // namespace trellink

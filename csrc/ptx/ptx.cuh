@@ -259,7 +259,8 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
   return dynamic_shared_bytes;
 }
 
-// ---- launch: from sm_90 on; before, a launch depends on all of the one before it ----
+// ---- launch and cluster: from sm_90 on; before, a launch depends on all of the one before it, and every
+// ---- CTA is a cluster by itself
 
 // Waits until the launches that this one depends on have ended and their writes can be seen.
 __device__ __forceinline__ void grid_dependency_wait() {
@@ -272,6 +273,36 @@ __device__ __forceinline__ void grid_dependency_wait() {
 __device__ __forceinline__ void launch_dependents() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// This CTA's place in its cluster.
+__device__ __forceinline__ uint32_t cluster_rank() {
+#if __CUDA_ARCH__ >= 900
+  uint32_t d;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(d));
+  return d;
+#else
+  return 0;
+#endif
+}
+
+// Meets all threads of the cluster; what was written before is seen after.
+__device__ __forceinline__ void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+// Where CTA `rank` of the cluster has what this CTA has at `shared`.
+template <class T>
+__device__ __forceinline__ const T* shared_of_rank(const T* shared, uint32_t rank) {
+#if __CUDA_ARCH__ >= 900
+  const T* d;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(d) : "l"(shared), "r"(rank));
+  return d;
+#else
+  return shared;
 #endif
 }
 
