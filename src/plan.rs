@@ -1,10 +1,13 @@
 //! Which linear kernel a launch uses, with which grid and shared memory.
 //!
 //! Free of CUDA, so that it can be tested anywhere. What must stay true: a choice decides over bits only
-//! through the kernel's arithmetic and the strips of a CTA, and these depend on the range of M, the
-//! columns and the SMs alone.
+//! through the kernel's arithmetic, the strips of a CTA and the K groups that it shares with others, and these
+//! depend on the range of M, the columns, K and the machine alone.
 
 pub mod reduce;
+mod transform;
+
+pub use transform::{TransformShape, WORKSPACE_BYTES};
 
 use crate::format::{Codebook, GROUP};
 use crate::Arithmetic;
@@ -13,12 +16,14 @@ use crate::Arithmetic;
 const THREADS: usize = 512;
 const LANES: usize = 32;
 const WARPS: usize = THREADS / LANES;
-/// Between the scales and the input; `kAlignment` in csrc/linear/shared_layout.cuh.
-const ALIGNMENT: usize = 16;
 /// CTAs of a launch; `TRELLINK_MAX_CTAS` in csrc/params.h.
 const MAX_CTAS: usize = 256;
 /// Floats between the sums of two tokens; `kSumStride` in csrc/linear/shared_layout.cuh.
 const SUM_STRIDE: usize = 20;
+/// CTAs that share K where they do.
+const K_SPLITS: usize = 2;
+/// K groups from which on they do. With fewer the exchange of sums takes longer than half of the groups.
+const SPLIT_GROUPS: usize = 32;
 
 /// A linear kernel: one of `csrc/kernels/linear_*.cu`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -76,8 +81,14 @@ impl LinearKernel {
         }
     }
 
+    /// Whether its arithmetic is one of those for few tokens; `kFewTokens` in csrc/linear. The others share K
+    /// among CTAs, and have operands that another launch can make for them.
+    pub fn few_tokens(self) -> bool {
+        matches!(self, LinearKernel::Bytes4 | LinearKernel::Formed4)
+    }
+
     /// What its arithmetic needs; the constants of csrc/linear/{bytes,formed,formed_pairs}.cuh.
-    fn needs(self) -> Needs {
+    const fn needs(self) -> Needs {
         let (tokens, strips, paired_half_bits, token_group_bytes, scale_bytes) = match self {
             LinearKernel::Bytes4 => (4, 2, 8, 2 * (GROUP * 4 + 64), 16),
             LinearKernel::Formed4 => (4, 1, 0, 2 * (GROUP * 2 + 32), 4),
@@ -105,7 +116,7 @@ struct Needs {
     paired_half_bits: usize,
     /// Shared memory for a group of one token's inputs.
     token_group_bytes: usize,
-    /// Shared memory for what undoes its scaling.
+    /// What undoes the scaling of a token's group.
     scale_bytes: usize,
 }
 
@@ -113,7 +124,12 @@ impl Needs {
     /// Shared memory for a group of the inputs of all tokens of a pass.
     fn group_bytes(&self, rows: usize) -> usize {
         let tokens = self.tokens.min(rows);
-        tokens.next_multiple_of(2) * self.scale_bytes + tokens * self.token_group_bytes
+        self.scale_bytes_of(tokens) + tokens * self.token_group_bytes
+    }
+
+    /// Memory for the scales of a group of so many tokens; `scale_bytes_of` in csrc/linear/shared_layout.cuh.
+    const fn scale_bytes_of(&self, tokens: usize) -> usize {
+        (tokens * self.scale_bytes).next_multiple_of(16)
     }
 
     /// Shared memory for a warp's weights, and later its sums.
@@ -150,6 +166,8 @@ pub struct Machine {
     pub sms: usize,
     /// Dynamic shared memory of a CTA at most, in bytes.
     pub max_shared_bytes: usize,
+    /// Clusters of two CTAs that are resident at once, whatever their shared memory; 0 without clusters.
+    pub cluster_pairs: usize,
 }
 
 /// The shape of one launch.
@@ -157,9 +175,11 @@ pub struct Machine {
 pub struct LaunchShape {
     /// CTAs.
     pub grid: u32,
-    /// Runs of strips that warps keep together, for every CTA.
+    /// CTAs of a cluster, which share K; 1 without clusters.
+    pub k_splits: u32,
+    /// Runs of strips that warps keep together, for every cluster.
     pub units: u32,
-    /// CTAs that have one more.
+    /// Clusters that have one more.
     pub more_units: u32,
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
@@ -167,6 +187,8 @@ pub struct LaunchShape {
     pub warp_bytes: u32,
     /// K groups whose input is held at a time.
     pub chunk_groups: u32,
+    /// The launch ahead of it that transforms its input, if the CTAs do not by themselves.
+    pub transform: Option<TransformShape>,
 }
 
 impl LaunchShape {
@@ -178,19 +200,25 @@ impl LaunchShape {
         let needs = kernel.needs();
         let units = work.strips / needs.strips;
         let sms = machine.sms.clamp(1, MAX_CTAS);
-        let units_per_cta = units.div_ceil(sms).max(1);
+        let pairs = machine.cluster_pairs.min(sms / K_SPLITS);
+        let splits = !kernel.few_tokens() && pairs > 0 && work.k_groups >= SPLIT_GROUPS;
+        let (k_splits, most) = if splits { (K_SPLITS, pairs) } else { (1, sms) };
+        let units_per_cluster = units.div_ceil(most).max(1);
+        let clusters = units.div_ceil(units_per_cluster).max(1);
+        let groups = work.k_groups.div_ceil(k_splits);
         let group = needs.group_bytes(work.rows);
         let warp_bytes = needs.warp_bytes(work.half_bits.iter().copied());
-        let fixed = WARPS * warp_bytes + ALIGNMENT;
-        let shared_bytes = (fixed + group * work.k_groups.max(1)).min(machine.max_shared_bytes);
-        let grid = units.div_ceil(units_per_cta).max(1);
+        let fixed = WARPS * warp_bytes;
+        let shared_bytes = (fixed + group * groups.max(1)).min(machine.max_shared_bytes);
         LaunchShape {
-            grid: grid as u32,
-            units: (units / grid) as u32,
-            more_units: (units % grid) as u32,
+            grid: (clusters * k_splits) as u32,
+            k_splits: k_splits as u32,
+            units: (units / clusters) as u32,
+            more_units: (units % clusters) as u32,
             shared_bytes: shared_bytes as u32,
             warp_bytes: warp_bytes as u32,
             chunk_groups: (shared_bytes.saturating_sub(fixed) / group) as u32,
+            transform: TransformShape::new(kernel, work, groups, sms),
         }
     }
 }
@@ -200,6 +228,16 @@ mod tests {
     use super::*;
 
     fn shape(kernel: LinearKernel, work: [usize; 4], sms: usize, shared: usize) -> LaunchShape {
+        clustered(kernel, work, sms, shared, 0)
+    }
+
+    fn clustered(
+        kernel: LinearKernel,
+        work: [usize; 4],
+        sms: usize,
+        shared: usize,
+        cluster_pairs: usize,
+    ) -> LaunchShape {
         let [rows, strips, k_groups, half_bits] = work;
         let work = Work {
             rows,
@@ -210,6 +248,7 @@ mod tests {
         let machine = Machine {
             sms,
             max_shared_bytes: shared,
+            cluster_pairs,
         };
         LaunchShape::new(kernel, &work, machine)
     }
@@ -229,10 +268,82 @@ mod tests {
     }
 
     #[test]
+    fn clusters_fit_what_the_machine_holds_and_every_one_has_work() {
+        for kernel in [LinearKernel::Formed8, LinearKernel::Formed32] {
+            for pairs in [1, 5, 66, 200] {
+                for strips in (8..2000).step_by(8) {
+                    let shape = clustered(kernel, [1, strips, 32, 8], 132, 1 << 17, pairs);
+                    let clusters = (shape.grid / 2) as usize;
+                    assert_eq!((shape.k_splits, shape.grid % 2), (2, 0));
+                    assert!(clusters >= 1 && clusters <= pairs.min(66), "{strips} strips");
+                    let units = clusters * shape.units as usize + shape.more_units as usize;
+                    assert_eq!(units, strips);
+                    assert!(shape.units >= 1 && (shape.more_units as usize) < clusters);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_formed_weights_of_many_groups_share_k_and_only_where_there_are_clusters() {
+        let splits = |kernel, groups, pairs| {
+            clustered(kernel, [1, 256, groups, 8], 132, 1 << 17, pairs).k_splits
+        };
+        for kernel in LinearKernel::ALL {
+            let formed = kernel.needs().strips == 1 && kernel != LinearKernel::Formed4;
+            assert_eq!(splits(kernel, 32, 66), if formed { 2 } else { 1 });
+            assert_eq!(splits(kernel, 31, 66), 1);
+            assert_eq!(splits(kernel, 32, 0), 1);
+        }
+    }
+
+    #[test]
+    fn a_cta_of_a_cluster_holds_the_greater_half_of_k() {
+        let shape = clustered(LinearKernel::Formed8, [8, 256, 33, 8], 132, 1 << 20, 66);
+        assert_eq!(shape.chunk_groups, 17);
+    }
+
+    #[test]
+    fn the_input_is_transformed_ahead_from_four_rounds_of_a_cta_on() {
+        let transform = |kernel, rows, groups, pairs| {
+            clustered(kernel, [rows, 256, groups, 8], 132, 1 << 17, pairs).transform
+        };
+        // Groups times blocks of eight tokens over 16 warps.
+        assert_eq!(transform(LinearKernel::Formed8, 8, 48, 0), None);
+        assert!(transform(LinearKernel::Formed8, 8, 49, 0).is_some());
+        assert_eq!(transform(LinearKernel::Formed8, 8, 96, 66), None);
+        assert!(transform(LinearKernel::Formed16, 9, 50, 66).is_some());
+        assert!(transform(LinearKernel::Formed32, 64, 13, 0).is_some());
+        for kernel in [LinearKernel::Bytes4, LinearKernel::Formed4] {
+            assert_eq!(transform(kernel, 4, 112, 0), None);
+        }
+    }
+
+    #[test]
+    fn the_transform_has_a_warp_for_every_item_while_the_share_holds_them() {
+        let transform = |rows, groups| {
+            shape(LinearKernel::Formed32, [rows, 256, groups, 8], 132, 1 << 17).transform
+        };
+        let of = |grid, operand_stride| TransformShape {
+            grid,
+            pass_tokens: 32,
+            operand_stride,
+        };
+        assert_eq!(transform(18, 50), Some(of(38, 50 * (18 * 288 + 80))));
+        assert_eq!(transform(64, 128), Some(of(256, WORKSPACE_BYTES as u64)));
+        assert_eq!(transform(65, 128), None, "more than the workspace holds");
+    }
+
+    #[test]
     fn the_grid_does_not_depend_on_the_rows() {
         for kernel in LinearKernel::ALL {
-            let grid = |rows| shape(kernel, [rows, 256, 16, 8], 132, 1 << 17).grid;
-            assert!((1..100).all(|rows| grid(rows) == grid(1)));
+            for (groups, pairs) in [(16, 0), (16, 66), (32, 66), (112, 60)] {
+                let cut = |rows| {
+                    let shape = clustered(kernel, [rows, 256, groups, 8], 132, 1 << 17, pairs);
+                    (shape.grid, shape.k_splits, shape.units, shape.more_units)
+                };
+                assert!((1..100).all(|rows| cut(rows) == cut(1)));
+            }
         }
     }
 
@@ -253,7 +364,7 @@ mod tests {
             let shape = shape(LinearKernel::Formed8, [rows, 8, groups, 8], 8, shared);
             (shape.shared_bytes, shape.chunk_groups)
         };
-        assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 + 16 * (8 + 288), 16));
+        assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 * (16 + 288), 16));
         assert_eq!(of(100, 224, 99 << 10), (99 << 10, 36));
         assert_eq!(
             of(1, 0, 99 << 10),

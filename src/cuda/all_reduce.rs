@@ -33,7 +33,7 @@ impl CudaRank {
             Some(input) => read_from(input, ordinal)?,
             None => (out.pointer, out.dtype),
         };
-        let exchange = *self.group_exchange();
+        let exchange = *self.group_channel().exchange();
         let (world, dtypes) = (exchange.world as usize, (x_dtype, out.dtype));
         let slot = self.slot_values();
         let plan = ReducePlan::new(form, world, slot, out.len, dtypes, epilogue);
@@ -65,6 +65,7 @@ impl CudaRank {
         let kernels = self.kernels();
         let launch = Launch {
             grid: shape.grid,
+            cluster: 1,
             threads: shape.threads,
             shared_bytes: 0,
             stream: stream.raw,

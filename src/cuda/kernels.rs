@@ -4,6 +4,7 @@
 //! otherwise wait behind a kernel that waits for this rank.
 
 use super::driver::{attribute, bind, check};
+use crate::ffi::TRELLINK_LINEAR_THREADS;
 use crate::plan::LinearKernel;
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
@@ -25,8 +26,10 @@ pub(crate) struct Kernel {
 /// How a kernel is launched: one-dimensional, on one stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Launch {
-    /// CTAs.
+    /// CTAs, a multiple of `cluster`.
     pub(crate) grid: u32,
+    /// CTAs of a cluster; 1 without clusters, which are there from sm_90 on.
+    pub(crate) cluster: u32,
     /// Threads of a CTA.
     pub(crate) threads: u32,
     /// Dynamic shared memory of a CTA.
@@ -46,6 +49,10 @@ pub(crate) struct Kernels {
     linear: Vec<Kernel>,
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
+    /// Clusters of two CTAs of any linear kernel that shares K which the device holds at once, with all the
+    /// dynamic shared memory they may have; 0 where there are no clusters.
+    pub(crate) cluster_pairs: usize,
+    pub(crate) transform: Kernel,
     pub(crate) decode: Kernel,
     pub(crate) stream: Kernel,
     pub(crate) all_reduce: Kernel,
@@ -71,6 +78,7 @@ impl Kernels {
             let symbol = format!("trellink_{}", kernel.name());
             linear.push(modules.kernel(context, kernel.name(), &symbol)?);
         }
+        let transform = modules.kernel(context, "transform", "trellink_transform")?;
         let decode = modules.kernel(context, "decode", "trellink_decode")?;
         let stream = modules.kernel(context, "stream", "trellink_stream")?;
         let all_reduce = modules.kernel(context, "all_reduce", "trellink_all_reduce")?;
@@ -78,18 +86,21 @@ impl Kernels {
             context,
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
         )?;
+        let is_hopper = context
+            .compute_capability()
+            .is_ok_and(|(major, _)| major >= 9);
         Ok(Kernels {
             context: context.clone(),
             modules: std::mem::take(&mut modules.0),
             max_shared_bytes: linear.iter().map(|k| k.max_shared_bytes).min().unwrap_or(0),
+            cluster_pairs: if is_hopper { cluster_pairs(&linear)? } else { 0 },
             linear,
+            transform,
             decode,
             stream,
             all_reduce,
             sm_count,
-            early_launches: context
-                .compute_capability()
-                .is_ok_and(|(major, _)| major >= 9),
+            early_launches: is_hopper,
         })
     }
 
@@ -115,21 +126,14 @@ impl Kernels {
         params: &P,
     ) -> Result<()> {
         bind(&self.context)?;
-        let mut attribute = early_launch();
-        let config = sys::CUlaunchConfig {
-            gridDimX: launch.grid,
-            gridDimY: 1,
-            gridDimZ: 1,
-            blockDimX: launch.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: launch.shared_bytes,
-            hStream: launch.stream,
-            attrs: &mut attribute,
-            numAttrs: u32::from(launch.early && self.early_launches),
+        let launch = Launch {
+            early: launch.early && self.early_launches,
+            ..launch
         };
+        let mut attributes = Attributes::of(&launch);
+        let config = attributes.config(&launch);
         let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
-        // SAFETY: the driver copies parameter, configuration and attribute before it returns; the rest is
+        // SAFETY: the driver copies parameter, configuration and attributes before it returns; the rest is
         // the caller's.
         let status = unsafe {
             sys::cuLaunchKernelEx(
@@ -140,6 +144,43 @@ impl Kernels {
             )
         };
         check(status, "cuLaunchKernelEx")
+    }
+}
+
+/// What a launch has beside its dimensions.
+struct Attributes {
+    list: [sys::CUlaunchAttribute; 2],
+    count: u32,
+}
+
+impl Attributes {
+    fn of(launch: &Launch) -> Self {
+        let mut list = [early_launch(), early_launch()];
+        let mut count = usize::from(launch.early);
+        if launch.cluster > 1 {
+            list[count] = cluster_dimension(launch.cluster);
+            count += 1;
+        }
+        Attributes {
+            list,
+            count: count as u32,
+        }
+    }
+
+    /// Points into `self`.
+    fn config(&mut self, launch: &Launch) -> sys::CUlaunchConfig {
+        sys::CUlaunchConfig {
+            gridDimX: launch.grid,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: launch.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared_bytes,
+            hStream: launch.stream,
+            attrs: self.list.as_mut_ptr(),
+            numAttrs: self.count,
+        }
     }
 }
 
@@ -155,6 +196,51 @@ fn early_launch() -> sys::CUlaunchAttribute {
         std::ptr::addr_of_mut!((*pointer).value.programmaticStreamSerializationAllowed).write(1);
         attribute.assume_init()
     }
+}
+
+/// The attribute of a launch in clusters of so many CTAs.
+fn cluster_dimension(ctas: u32) -> sys::CUlaunchAttribute {
+    let mut attribute = MaybeUninit::<sys::CUlaunchAttribute>::zeroed();
+    let pointer = attribute.as_mut_ptr();
+    // SAFETY: as in `early_launch`.
+    unsafe {
+        std::ptr::addr_of_mut!((*pointer).id)
+            .write(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION);
+        std::ptr::addr_of_mut!((*pointer).value.clusterDim.x).write(ctas);
+        std::ptr::addr_of_mut!((*pointer).value.clusterDim.y).write(1);
+        std::ptr::addr_of_mut!((*pointer).value.clusterDim.z).write(1);
+        attribute.assume_init()
+    }
+}
+
+/// How many clusters of two CTAs the device holds at once of whichever linear kernel that shares K.
+/// `linear` is in the order of [`LinearKernel::ALL`].
+fn cluster_pairs(linear: &[Kernel]) -> Result<usize> {
+    let mut least = usize::MAX;
+    for (kernel, loaded) in LinearKernel::ALL.iter().zip(linear) {
+        if kernel.few_tokens() {
+            continue;
+        }
+        let launch = Launch {
+            grid: 2,
+            cluster: 2,
+            threads: TRELLINK_LINEAR_THREADS,
+            shared_bytes: u32::try_from(loaded.max_shared_bytes).unwrap_or(u32::MAX),
+            stream: std::ptr::null_mut(),
+            early: false,
+        };
+        let mut attributes = Attributes::of(&launch);
+        let config = attributes.config(&launch);
+        let mut clusters = 0;
+        // SAFETY: the function is loaded, `clusters` is a valid place for the result, and the attributes that
+        // the configuration points to live until after the call.
+        let status = unsafe {
+            sys::cuOccupancyMaxActiveClusters(&mut clusters, loaded.function, &config)
+        };
+        check(status, "cuOccupancyMaxActiveClusters")?;
+        least = least.min(usize::try_from(clusters).unwrap_or(0));
+    }
+    Ok(least)
 }
 
 impl Drop for Kernels {

@@ -12,6 +12,7 @@ use super::peer::require_access;
 use crate::ffi::{
     TrellinkControl, TrellinkExchange, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD, TRELLINK_STATE_OK,
 };
+use crate::plan::WORKSPACE_BYTES;
 use crate::protocol::ArenaLayout;
 use crate::rank::Backend;
 use crate::{Device, Error, Group, Rank, Result};
@@ -41,15 +42,18 @@ impl Drop for Shared {
     }
 }
 
-/// The packets and words of one exchange, as one rank sees them.
+/// The packets and words of one exchange, as one rank sees them, and the memory of the launches that use it.
+/// These follow one another; those of a rank's other exchange may run at the same time.
 #[derive(Debug)]
-struct Channel {
+pub(super) struct Channel {
     params: TrellinkExchange,
     /// Pointed to by `params`; kept for its life.
     _control: DeviceBuffer,
     _epochs: DeviceBuffer,
     /// The arena of an exchange among the CTAs of this rank alone.
     _local_arena: Option<DeviceBuffer>,
+    /// [`WORKSPACE_BYTES`] for transformed inputs.
+    workspace: DeviceBuffer,
 }
 
 /// One rank's state on its device.
@@ -205,7 +209,17 @@ impl Channel {
             _control: control,
             _epochs: epochs,
             _local_arena: local_arena,
+            workspace: DeviceBuffer::new(stream.context(), WORKSPACE_BYTES)?,
         })
+    }
+
+    pub(super) fn exchange(&self) -> &TrellinkExchange {
+        &self.params
+    }
+
+    /// Memory for transformed inputs, [`WORKSPACE_BYTES`].
+    pub(super) fn workspace(&self) -> sys::CUdeviceptr {
+        self.workspace.pointer()
     }
 }
 
@@ -268,18 +282,28 @@ impl CudaRank {
         self.sm_share == self.kernels.sm_count
     }
 
+    /// Clusters of two CTAs that are resident at once. None where ranks share a device: their CTAs would have to
+    /// be resident beside these, and the driver counts on the whole device.
+    pub(crate) fn cluster_pairs(&self) -> usize {
+        if self.sm_share == self.kernels.sm_count {
+            self.kernels.cluster_pairs
+        } else {
+            0
+        }
+    }
+
     pub(crate) fn slot_values(&self) -> usize {
         self.slot_values
     }
 
     /// The exchange among all ranks; in a world of one, among the CTAs of this one.
-    pub(crate) fn group_exchange(&self) -> &TrellinkExchange {
-        &self.group.as_ref().unwrap_or(&self.local).params
+    pub(super) fn group_channel(&self) -> &Channel {
+        self.group.as_ref().unwrap_or(&self.local)
     }
 
     /// The exchange among the CTAs of this rank.
-    pub(crate) fn local_exchange(&self) -> &TrellinkExchange {
-        &self.local.params
+    pub(super) fn local_channel(&self) -> &Channel {
+        &self.local
     }
 
     /// The first failure of the group that has reached the host, this rank's own before others.

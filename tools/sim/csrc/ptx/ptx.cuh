@@ -225,6 +225,13 @@ inline void launch_dependents() {
   if (threadIdx.x == 0) sim::hold_up();
 }
 
+inline uint32_t cluster_rank() { return sim::cluster_rank(); }
+inline void cluster_sync() { sim::cluster_sync(); }
+template <class T>
+const T* shared_of_rank(const T* shared, uint32_t rank) {
+  return static_cast<const T*>(sim::shared_of_rank(shared, rank));
+}
+
 inline void fence_sys() { std::atomic_thread_fence(std::memory_order_acq_rel); }
 
 inline unsigned char* dynamic_shared() { return sim::dynamic_shared(); }

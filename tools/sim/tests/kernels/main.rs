@@ -7,3 +7,4 @@ mod formats;
 mod norm;
 mod shapes;
 mod values;
+mod wide;

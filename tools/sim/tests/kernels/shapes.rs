@@ -45,7 +45,7 @@ fn worlds_and_rows_and_uneven_and_empty_shards_are_within_tolerance() {
 fn chunked_k_and_many_strips_a_cta_are_within_tolerance() {
     let mut rng = StdRng::seed_from_u64(4);
     let bits = Bits::from_half_bits(6).unwrap();
-    // Shared memory for sums and two of five groups of 9 rows; one SM for 40 strips.
+    // Shared memory for sums and four of five groups of 9 rows; one SM for 40 strips.
     let config = SimGroup {
         sms: 1,
         max_shared_bytes: (20 << 10) + 2 * (64 + 9 * 576),
