@@ -64,7 +64,7 @@ fn ranks_with_and_without_clusters_agree() {
 #[test]
 fn a_rows_bits_do_not_depend_on_the_batch_in_clusters() {
     let mut rng = StdRng::seed_from_u64(62);
-    let random = Random::new(&mut rng, K, 256, Codebook::Mcg, rate(5));
+    let random = Random::new(&mut rng, K, 256, Codebook::Mcg, rate(6));
     let linears = [random.linear()];
     let x = random_input(&mut rng, 34 * K);
     // 16 strips on 2 clusters; on 4 CTAs without.
