@@ -275,7 +275,10 @@ mod tests {
                     let shape = clustered(kernel, [1, strips, 32, 8], 132, 1 << 17, pairs);
                     let clusters = (shape.grid / 2) as usize;
                     assert_eq!((shape.k_splits, shape.grid % 2), (2, 0));
-                    assert!(clusters >= 1 && clusters <= pairs.min(66), "{strips} strips");
+                    assert!(
+                        clusters >= 1 && clusters <= pairs.min(66),
+                        "{strips} strips"
+                    );
                     let units = clusters * shape.units as usize + shape.more_units as usize;
                     assert_eq!(units, strips);
                     assert!(shape.units >= 1 && (shape.more_units as usize) < clusters);

@@ -93,7 +93,11 @@ impl Kernels {
             context: context.clone(),
             modules: std::mem::take(&mut modules.0),
             max_shared_bytes: linear.iter().map(|k| k.max_shared_bytes).min().unwrap_or(0),
-            cluster_pairs: if is_hopper { cluster_pairs(&linear)? } else { 0 },
+            cluster_pairs: if is_hopper {
+                cluster_pairs(&linear)?
+            } else {
+                0
+            },
             linear,
             transform,
             decode,
@@ -234,9 +238,8 @@ fn cluster_pairs(linear: &[Kernel]) -> Result<usize> {
         let mut clusters = 0;
         // SAFETY: the function is loaded, `clusters` is a valid place for the result, and the attributes that
         // the configuration points to live until after the call.
-        let status = unsafe {
-            sys::cuOccupancyMaxActiveClusters(&mut clusters, loaded.function, &config)
-        };
+        let status =
+            unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, loaded.function, &config) };
         check(status, "cuOccupancyMaxActiveClusters")?;
         least = least.min(usize::try_from(clusters).unwrap_or(0));
     }

@@ -144,7 +144,11 @@ fn inputs_of_bf16_are_transformed_by_a_launch_as_by_a_cta() {
     let together = run(0..rows);
     let wide: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
     let want = ReferenceLinear::new(&linears[0]).forward(&wide, rows);
-    assert!(error(&together, &want) < 4e-4, "{}", error(&together, &want));
+    assert!(
+        error(&together, &want) < 4e-4,
+        "{}",
+        error(&together, &want)
+    );
     // One row takes two rounds, which the CTAs do for themselves.
     for row in [0, 8, 18] {
         assert_eq!(run(row..row + 1)[..], together[row * 128..(row + 1) * 128]);
