@@ -147,6 +147,10 @@ typedef struct TrellinkLinear {
   uint32_t warp_bytes;
   /* K groups whose input fits beside these, at least 1. */
   uint32_t chunk_groups;
+  /* K groups that are loaded at a time: all that fit, or half of them if the next come while these are used,
+   * which takes operands of the transform kernel. */
+  uint32_t step_groups;
+  uint32_t reserved;
   /* What a launch of the transform kernel made of the input, or 0: then every CTA transforms for itself. */
   uint64_t operands;
   /* Bytes from a segment's operands to the next one's. */

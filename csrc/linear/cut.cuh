@@ -82,7 +82,8 @@ struct Piece {
 };
 
 // How a piece's strips and the CTA's K groups are shared out to its warps: `slots` groups of `count`
-// strips, times as many slices of K as there are warps for.
+// strips, times as many slices of K as there are warps for. Where strips come in fours, so do warps with
+// the same slice.
 struct Share {
   uint32_t slots, slices;
   uint32_t slot, slice;

@@ -4,10 +4,12 @@
 // strips over the whole K of the rank's shard. So a partial sum leaves it once, and the sum over ranks
 // and the gathering of a 128-column group for the output transform are the same exchange.
 //
-// An arithmetic (formed.cuh, formed_pairs.cuh, bytes.cuh) says how weights and inputs meet:
+// An arithmetic (formed.cuh, formed_pairs.cuh, bytes.cuh, wide.cuh) says how weights and inputs meet:
 //   Codebooks            the ones it serves
 //   kTokens              tokens of a pass
 //   kStrips              strips that a warp takes at once at up to kPairedHalfBits; beyond, one
+//   kWarpsTogether       warps that take neighbouring strips of the same K groups, a warpgroup or one
+//   kHeldTokens          tokens that shared memory has places for, 0 for as many as there are
 //   kTokenGroupBytes     shared memory for a group of one token's inputs, and Scale beside it
 //   store_row            writes a transformed group of a token there
 //   multiply             adds a block's products to an Accumulator
@@ -24,6 +26,7 @@
 #include "linear/operands.cuh"
 #include "linear/strip_gemm.cuh"
 #include "linear/weight_stream.cuh"
+#include "linear/wide.cuh"
 
 namespace trellink {
 
@@ -37,17 +40,18 @@ struct Frame {
   ExchangeState exchange;
 };
 
-// One CTA's run of the kernel.
-template <class Arithmetic>
+// One CTA's run of the kernel. kNorm: finished rows are normalised; a kernel of its own, since the others would
+// pay for the code (docs/performance.md).
+template <class Arithmetic, bool kNorm>
 class LinearCta {
  public:
-  __device__ LinearCta(const TrellinkLinear& params, uint64_t* barriers)
-      : params_(params), weights_(params, barriers) {}
+  __device__ LinearCta(const TrellinkLinear& params, WeightStreams& streams)
+      : params_(params), weights_(params, streams) {}
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
     {
-      const Cut cut = Cut::of(params_, Arithmetic::kStrips);
+      const Cut cut = Cut::of(params_, Arithmetic::kStrips * Arithmetic::kWarpsTogether);
       const auto piece = Piece<Arithmetic>::first(params_, cut);
       // Neither scales nor weights depend on another launch. The scales are needed first.
       if (!params_.operands) prefetch_scales(cut, piece);
@@ -64,7 +68,7 @@ class LinearCta {
     ExchangeState state{};
     if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
     // An empty shard has no input.
-    if (frame.cut.groups() > 0) load_chunk(frame, frame.cut.first_group);
+    if (frame.cut.groups() > 0) load_chunk(frame, frame.cut.first_group, 0);
     if (ptx::opaque(threadIdx.x) == 0) frame.exchange = state;
     for (;;) {
       if constexpr (Arithmetic::kStrips > 1) {
@@ -76,7 +80,7 @@ class LinearCta {
       reduce_and_push(exchange, frame.piece);
       if (!next_piece(frame)) {
         ptx::launch_dependents();
-        finish_rows(params_, exchange);
+        finish_rows<kNorm>(params_, exchange);
         exchange.leave();
         break;
       }
@@ -148,36 +152,59 @@ class LinearCta {
     return true;
   }
 
-  // Loads the input of the frame's piece, from group `chunk` on as far as it fits.
-  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
+  // Loads the step of the input of the frame's piece that begins with group `chunk` to places from `place` on;
+  // operands may still be on their way.
+  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk, uint32_t place) const {
     const Piece<Arithmetic>& piece = frame.piece;
     const Shared shared(params_, piece.tokens);
-    const uint32_t groups = min(shared.groups, frame.cut.end_group - chunk);
-    if constexpr (!Arithmetic::kFewTokens) {
+    const uint32_t groups = min(params_.step_groups, frame.cut.end_group - chunk);
+    if constexpr (Arithmetic::kHeldTokens > 0) {
       if (params_.operands) {
-        const Operands<Arithmetic> operands(params_, piece.segment, piece.first_token, piece.tokens);
-        copy_operands(operands, shared, chunk, groups);
+        const Operands<Arithmetic> operands(params_, piece.segment, piece.first_token / Arithmetic::kTokens);
+        copy_operands(operands, shared, chunk, place, groups);
         return;
       }
     }
     load_input(params_, params_.segment[piece.segment], shared, piece.first_token, chunk, groups);
   }
 
+  // Waits for the input that this thread has copied and makes it known to the tensor core.
+  __device__ __forceinline__ void publish_input() const {
+    if constexpr (Arithmetic::kHeldTokens > 0) {
+      ptx::cp_async_wait_all();
+#if __CUDA_ARCH__ >= 900
+      ptx::fence_async_copies();
+#endif
+    }
+  }
+
   // Multiplies the frame's piece, kCount strips to a warp, and leaves each warp's sums in its place.
   template <int kCount>
   __device__ __forceinline__ void multiply(const Frame<Arithmetic>& frame) {
     typename Arithmetic::Accumulator acc[kCount];
-    for (uint32_t chunk = frame.cut.first_group; chunk < frame.cut.end_group;) {
-      if (chunk > frame.cut.first_group || !frame.input_is_loaded) load_chunk(frame, chunk);
+    const uint32_t step = params_.step_groups;
+    // Where all of what fits is loaded at a time, the next step has to wait.
+    const bool ahead = step < params_.chunk_groups;
+    // First group and, in the lowest bit, in which half of the places: one register through the loop.
+    for (uint32_t at = frame.cut.first_group * 2; at / 2 < frame.cut.end_group;) {
+      const uint32_t chunk = at / 2;
+      if (chunk == frame.cut.first_group ? !frame.input_is_loaded : !ahead) load_chunk(frame, chunk, 0);
+      publish_input();
       __syncthreads();
       const Shared shared(params_, frame.piece.tokens);
-      const uint32_t end = min(chunk + shared.groups, frame.cut.end_group);
+      const uint32_t place = at % 2 * step, next = chunk + step;
+      if (ahead && next < frame.cut.end_group) load_chunk(frame, next, step - place);
+      const uint32_t end = min(next, frame.cut.end_group);
       // The groups of a slice do not depend on where chunks begin, so neither does the sum.
-      StripGemm<Arithmetic, kCount> gemm{shared, weights_, chunk, end, acc};
+      StripGemm<Arithmetic, kCount> gemm{shared, weights_, chunk - place, end, acc};
       const TrellinkSegment& segment = params_.segment[frame.piece.segment];
       Arithmetic::Codebooks::run(segment.codebook, segment.half_bits, gemm);
-      chunk += shared.groups;
-      if (chunk < frame.cut.end_group) __syncthreads();
+      at += 2 * step;
+      if (ahead) {
+        at ^= 1;
+      } else if (at / 2 < frame.cut.end_group) {
+        __syncthreads();
+      }
     }
     // What the warp has read, sums may replace.
     __syncwarp();
@@ -236,10 +263,10 @@ class LinearCta {
 };
 
 // The body of a kernel. params must be the kernel's __grid_constant__ parameter.
-template <class Arithmetic>
+template <class Arithmetic, bool kNorm>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
-  __shared__ uint64_t barriers[kWarps];
-  LinearCta<Arithmetic>(params, barriers).run();
+  __shared__ WeightStreams streams;
+  LinearCta<Arithmetic, kNorm>(params, streams).run();
 }
 
 }  // namespace trellink

@@ -19,10 +19,10 @@ constexpr int kWarps = TRELLINK_LINEAR_THREADS / 32;
 constexpr int kMmaColumns = 8;  // columns of an MMA's B operand
 constexpr int kQuads = 4;       // lanes that share a column
 
-// Bytes of the scales of a group.
+// Tokens that a group of inputs has places for.
 template <class Arithmetic>
-__device__ __forceinline__ uint32_t scale_bytes_of(uint32_t tokens) {
-  return (tokens * static_cast<uint32_t>(sizeof(typename Arithmetic::Scale)) + 15) / 16 * 16;
+__device__ __forceinline__ uint32_t held_tokens(uint32_t tokens) {
+  return Arithmetic::kHeldTokens > 0 ? Arithmetic::kHeldTokens : tokens;
 }
 
 template <class Arithmetic>
@@ -42,7 +42,7 @@ struct SharedLayout {
       : base(ptx::dynamic_shared()),
         warp_bytes(params.warp_bytes),
         tokens(pass_tokens),
-        scale_bytes(scale_bytes_of<Arithmetic>(pass_tokens)),
+        scale_bytes((held_tokens<Arithmetic>(pass_tokens) * sizeof(Scale) + 15) / 16 * 16),
         groups(params.chunk_groups) {}
 
   // The sums of the strip'th strip of a warp.
@@ -55,7 +55,8 @@ struct SharedLayout {
   // The operands of a token's group, 16-byte aligned. Neighbouring tokens lie kTokenGroupBytes apart, which the
   // arithmetic chooses so that the lanes of an access fall on different banks.
   __device__ unsigned char* input(uint32_t group, uint32_t token) const {
-    return base + kWarps * warp_bytes + groups * scale_bytes + (group * tokens + token) * Arithmetic::kTokenGroupBytes;
+    const uint32_t place = group * held_tokens<Arithmetic>(tokens) + token;
+    return base + kWarps * warp_bytes + groups * scale_bytes + place * Arithmetic::kTokenGroupBytes;
   }
 };
 
