@@ -3,9 +3,9 @@
 //
 // It is also the one for every number of tokens where bits must not depend on it.
 //
-// Four warps take four neighbouring strips together. On Hopper they are a warpgroup: its MMA takes the
-// weights from registers, the inputs from shared memory, and runs while the warp decodes the next tile; an
-// mma.sync of 8 tokens takes 6 to 9 issue slots, this one of any size about 13.
+// Four warps take four neighbouring strips together. On Hopper they are a warpgroup where there are more than 16
+// tokens: its MMA takes the weights from registers, the inputs from shared memory, and may run while the warp
+// decodes the next tiles. An mma.sync of 8 tokens takes 7 to 9 issue slots, one of a warpgroup 13 to 26.
 #pragma once
 
 #include "linear/decode.cuh"
@@ -26,6 +26,8 @@ struct Wide : FloatSums<kBlocks> {
   // Places for all tokens of a pass, even if there are fewer: the tensor core reads them all.
   static constexpr uint32_t kHeldTokens = kTokens;
   using Shared = SharedLayout<Wide>;
+  // Tiles that are decoded before their MMAs are started.
+  static constexpr int kAhead = 4;
 
   // A group of inputs is [tile][8 tokens] of what the tensor core calls core matrices: [8 of a tile's 16
   // channels, twice][token][channel] fp16.
@@ -63,27 +65,27 @@ struct Wide : FloatSums<kBlocks> {
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
     static_assert(kCount == 1, "one strip a warp");
     float part[kBlocks][4];
-#if TRELLINK_WGMMA
-    const uint64_t inputs = ptx::matrix_descriptor(shared.input(group, 0), kCoreBytes, kBlockBytes);
-    static_for<kBlockTiles>([&](auto tile) {
-      uint32_t x[kLaneWeights], a[4];
-      blocks[0].template scrambled<kCodebook, tile>(x);
-      form_weights<kCodebook>(x, a);
-      ptx::wgmma_fence();
-      ptx::wgmma_f16(part, a, inputs + tile * (kTileBytes / 16), tile > 0);
-      ptx::wgmma_commit();
-      // The one before has ended; this one may last while the next tile is decoded.
-      ptx::wgmma_wait<1>();
-    });
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_results(part);
-#else
+    if constexpr (kByWarpgroup) {
+      multiply_by_warpgroup<kCodebook>(blocks[0], shared, group, part);
+    } else {
+      multiply_by_warp<kCodebook>(blocks[0], shared, group, lane, part);
+    }
+    FloatSums<kBlocks>::add_group(shared, group, lane, part, acc[0]);
+  }
+
+ private:
+  static constexpr bool kByWarpgroup = TRELLINK_WGMMA && kBlocks > 2;
+
+  // part = block * group `group` of the shared input.
+  template <Codebook kCodebook, int kHalfBits>
+  static __device__ __forceinline__ void multiply_by_warp(const LaneBlock<kHalfBits>& block, const Shared& shared,
+                                                          uint32_t group, uint32_t lane, float (&part)[kBlocks][4]) {
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
 #pragma unroll
     for (int i = 0; i < kBlocks * 4; ++i) part[i / 4][i % 4] = 0;
     static_for<kBlockTiles>([&](auto tile) {
       uint32_t x[kLaneWeights], a[4];
-      blocks[0].template scrambled<kCodebook, tile>(x);
+      block.template scrambled<kCodebook, tile>(x);
       form_weights<kCodebook>(x, a);
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n) {
@@ -93,8 +95,31 @@ struct Wide : FloatSums<kBlocks> {
                               *word(shared, group, tile, token, 1, quad));
       }
     });
+  }
+
+  // The same, all of the warpgroup together.
+  template <Codebook kCodebook, int kHalfBits>
+  static __device__ __forceinline__ void multiply_by_warpgroup(LaneBlock<kHalfBits> block, const Shared& shared,
+                                                               uint32_t group, float (&part)[kBlocks][4]) {
+#if TRELLINK_WGMMA
+    const uint64_t inputs = ptx::matrix_descriptor(shared.input(group, 0), kCoreBytes, kBlockBytes);
+    static_for<kBlockTiles>([&](auto tile) {
+      uint32_t x[kLaneWeights], a[4];
+      block.template scrambled<kCodebook, tile>(x);
+      form_weights<kCodebook>(x, a);
+      ptx::wgmma_fence();
+      ptx::wgmma_f16(part, a, inputs + tile * (kTileBytes / 16), tile > 0);
+      ptx::wgmma_commit();
+      // The one before has ended; this one may last while the next tile is decoded.
+      ptx::wgmma_wait<1>();
+      // Left to itself the compiler decodes the whole block before the first MMA. Scales are positive.
+      if constexpr (tile % kAhead == kAhead - 1 && tile < kBlockTiles - 1) {
+        block.template hold<tile + 1, kAhead>(ptx::ld_volatile_shared(shared.scale(group, 0)) >> 31);
+      }
+    });
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_results(part);
 #endif
-    FloatSums<kBlocks>::add_group(shared, group, lane, part, acc[0]);
   }
 };
 

@@ -284,6 +284,14 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint
 
 #endif
 
+// A load from shared memory that stays where it is written.
+__device__ __forceinline__ uint32_t ld_volatile_shared(const void* shared) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  uint32_t d;
+  asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(d) : "r"(address) : "memory");
+  return d;
+}
+
 // Asks for the 128-byte line of an address; nothing depends on it.
 __device__ __forceinline__ void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
