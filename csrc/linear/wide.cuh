@@ -76,9 +76,18 @@ struct Wide : FloatSums<kBlocks> {
  private:
   static constexpr bool kByWarpgroup = TRELLINK_WGMMA && kBlocks > 2;
 
+  // Lets the kCount tiles behind kTile be decoded only here: left to itself the compiler decodes the whole block
+  // before the first MMA and keeps it in registers.
+  template <int kTile, int kCount, int kHalfBits>
+  static __device__ __forceinline__ void hold(LaneBlock<kHalfBits>& block, const Shared& shared, uint32_t group) {
+    // Scales are positive.
+    const uint32_t zero = ptx::ld_volatile_shared(shared.scale(group, 0)) >> 31;
+    if constexpr (kTile + 1 < kBlockTiles) block.template hold<kTile + 1, kCount>(zero);
+  }
+
   // part = block * group `group` of the shared input.
   template <Codebook kCodebook, int kHalfBits>
-  static __device__ __forceinline__ void multiply_by_warp(const LaneBlock<kHalfBits>& block, const Shared& shared,
+  static __device__ __forceinline__ void multiply_by_warp(LaneBlock<kHalfBits> block, const Shared& shared,
                                                           uint32_t group, uint32_t lane, float (&part)[kBlocks][4]) {
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
 #pragma unroll
@@ -94,6 +103,7 @@ struct Wide : FloatSums<kBlocks> {
         ptx::mma_m16n8k16_f16(part[n], a[0], a[1], a[2], a[3], *word(shared, group, tile, token, 0, quad),
                               *word(shared, group, tile, token, 1, quad));
       }
+      if constexpr (kBlocks == 8) hold<tile, 1>(block, shared, group);
     });
   }
 
@@ -112,10 +122,7 @@ struct Wide : FloatSums<kBlocks> {
       ptx::wgmma_commit();
       // The one before has ended; this one may last while the next tile is decoded.
       ptx::wgmma_wait<1>();
-      // Left to itself the compiler decodes the whole block before the first MMA. Scales are positive.
-      if constexpr (tile % kAhead == kAhead - 1 && tile < kBlockTiles - 1) {
-        block.template hold<tile + 1, kAhead>(ptx::ld_volatile_shared(shared.scale(group, 0)) >> 31);
-      }
+      if constexpr (tile % kAhead == kAhead - 1) hold<tile, kAhead>(block, shared, group);
     });
     ptx::wgmma_wait<0>();
     ptx::wgmma_results(part);
