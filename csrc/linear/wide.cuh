@@ -87,7 +87,7 @@ struct Wide : FloatSums<kBlocks> {
 
   // part = block * group `group` of the shared input.
   template <Codebook kCodebook, int kHalfBits>
-  static __device__ __forceinline__ void multiply_by_warp(LaneBlock<kHalfBits> block, const Shared& shared,
+  static __device__ __forceinline__ void multiply_by_warp(const LaneBlock<kHalfBits>& block, const Shared& shared,
                                                           uint32_t group, uint32_t lane, float (&part)[kBlocks][4]) {
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
 #pragma unroll
@@ -103,7 +103,6 @@ struct Wide : FloatSums<kBlocks> {
         ptx::mma_m16n8k16_f16(part[n], a[0], a[1], a[2], a[3], *word(shared, group, tile, token, 0, quad),
                               *word(shared, group, tile, token, 1, quad));
       }
-      if constexpr (kBlocks == 8) hold<tile, 1>(block, shared, group);
     });
   }
 

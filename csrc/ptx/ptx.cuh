@@ -397,6 +397,9 @@ __device__ __forceinline__ const T* shared_of_rank(const T* shared, uint32_t ran
 #endif
 }
 
+// Ends the launch with an error.
+__device__ __forceinline__ void trap() { asm volatile("trap;"); }
+
 // ---- time ----
 
 __device__ __forceinline__ uint64_t globaltimer_ns() {

@@ -45,8 +45,8 @@ pub(crate) struct Launch {
 pub(crate) struct Kernels {
     context: Arc<CudaContext>,
     modules: Vec<sys::CUmodule>,
-    /// In the order of [`LinearKernel::ALL`].
-    linear: Vec<Kernel>,
+    /// In the order of [`LinearKernel::ALL`]; plain, and with an RMSNorm.
+    linear: Vec<[Kernel; 2]>,
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
     /// Clusters of two CTAs of any linear kernel that shares K which the device holds at once, with all the
@@ -58,6 +58,8 @@ pub(crate) struct Kernels {
     pub(crate) all_reduce: Kernel,
     /// Multiprocessors of the device.
     pub(crate) sm_count: usize,
+    /// Tokens that a pass may have: as many as the device's MMAs leave registers for.
+    pub(crate) most_tokens: usize,
     /// Whether the device knows programmatic dependent launches.
     early_launches: bool,
 }
@@ -76,7 +78,10 @@ impl Kernels {
         let mut linear = Vec::new();
         for kernel in LinearKernel::ALL {
             let symbol = format!("trellink_{}", kernel.name());
-            linear.push(modules.kernel(context, kernel.name(), &symbol)?);
+            linear.push([
+                modules.kernel(context, kernel.name(), &symbol)?,
+                modules.kernel(context, kernel.name(), &format!("{symbol}_norm"))?,
+            ]);
         }
         let transform = modules.kernel(context, "transform", "trellink_transform")?;
         let decode = modules.kernel(context, "decode", "trellink_decode")?;
@@ -86,18 +91,20 @@ impl Kernels {
             context,
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
         )?;
-        let is_hopper = context
-            .compute_capability()
-            .is_ok_and(|(major, _)| major >= 9);
+        let capability = context.compute_capability().unwrap_or_default();
+        let is_hopper = capability.0 >= 9;
+        let has_warpgroups =
+            capability == (9, 0) && super::BUILT_FOR.split(',').any(|arch| arch == "90a");
         Ok(Kernels {
             context: context.clone(),
             modules: std::mem::take(&mut modules.0),
-            max_shared_bytes: linear.iter().map(|k| k.max_shared_bytes).min().unwrap_or(0),
+            max_shared_bytes: linear.iter().flatten().map(|k| k.max_shared_bytes).min().unwrap_or(0),
             cluster_pairs: if is_hopper {
                 cluster_pairs(&linear)?
             } else {
                 0
             },
+            most_tokens: if has_warpgroups { 64 } else { 32 },
             linear,
             transform,
             decode,
@@ -112,10 +119,10 @@ impl Kernels {
         &self.context
     }
 
-    /// A linear kernel.
-    pub(crate) fn linear(&self, kernel: LinearKernel) -> Kernel {
+    /// A linear kernel, which normalises what it finishes or does not.
+    pub(crate) fn linear(&self, kernel: LinearKernel, norm: bool) -> Kernel {
         // Loaded in this order, all of them.
-        self.linear[kernel as usize]
+        self.linear[kernel as usize][usize::from(norm)]
     }
 
     /// Enqueues a kernel whose only parameter is `params`.
@@ -219,12 +226,13 @@ fn cluster_dimension(ctas: u32) -> sys::CUlaunchAttribute {
 
 /// How many clusters of two CTAs the device holds at once of whichever linear kernel that shares K.
 /// `linear` is in the order of [`LinearKernel::ALL`].
-fn cluster_pairs(linear: &[Kernel]) -> Result<usize> {
+fn cluster_pairs(linear: &[[Kernel; 2]]) -> Result<usize> {
     let mut least = usize::MAX;
-    for (kernel, loaded) in LinearKernel::ALL.iter().zip(linear) {
-        if kernel.few_tokens() {
-            continue;
-        }
+    let sharing = LinearKernel::ALL.iter().zip(linear);
+    for loaded in sharing
+        .filter(|(kernel, _)| !kernel.few_tokens())
+        .flat_map(|(_, both)| both)
+    {
         let launch = Launch {
             grid: 2,
             cluster: 2,

@@ -89,7 +89,12 @@ impl CudaRank {
         }
         // By the rows of the whole call: its messages all use the same arithmetic.
         let present = layers.iter().filter(|layer| layer.n() > 0);
-        let kernel = LinearKernel::choose(arithmetic, rows, present.map(CudaLinear::codebook));
+        let kernel = LinearKernel::choose(
+            arithmetic,
+            rows,
+            self.kernels().most_tokens,
+            present.map(CudaLinear::codebook),
+        );
         self.launch_all(kernel, &stream, input, rows, &params)
     }
 
@@ -154,6 +159,7 @@ impl CudaRank {
         params.shared_bytes = shape.shared_bytes;
         params.warp_bytes = shape.warp_bytes;
         params.chunk_groups = shape.chunk_groups;
+        params.step_groups = shape.step_groups;
         let launch = Launch {
             grid: shape.grid,
             cluster: shape.k_splits,
@@ -165,7 +171,7 @@ impl CudaRank {
         // SAFETY: the kernel takes a TrellinkLinear. Weights and control words live as long as the
         // layer and the rank; input and outputs were vouched for by whoever made them (a borrow,
         // or the contract of the unsafe constructor), for as long as the stream needs them.
-        unsafe { kernels.launch(kernels.linear(kernel), launch, params) }
+        unsafe { kernels.launch(kernels.linear(kernel, params.norm.out != 0), launch, params) }
     }
 
     /// Enqueues the transform of a launch's input into the workspace, where the launch then finds it.

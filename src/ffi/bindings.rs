@@ -188,6 +188,8 @@ pub struct TrellinkLinear {
     pub shared_bytes: u32,
     pub warp_bytes: u32,
     pub chunk_groups: u32,
+    pub step_groups: u32,
+    pub reserved: u32,
     pub operands: u64,
     pub operand_stride: u64,
     pub norm: TrellinkNorm,
@@ -196,7 +198,7 @@ pub struct TrellinkLinear {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 800usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 808usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -225,16 +227,20 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 56usize];
     ["Offset of field: TrellinkLinear::chunk_groups"]
         [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 60usize];
+    ["Offset of field: TrellinkLinear::step_groups"]
+        [::core::mem::offset_of!(TrellinkLinear, step_groups) - 64usize];
+    ["Offset of field: TrellinkLinear::reserved"]
+        [::core::mem::offset_of!(TrellinkLinear, reserved) - 68usize];
     ["Offset of field: TrellinkLinear::operands"]
-        [::core::mem::offset_of!(TrellinkLinear, operands) - 64usize];
+        [::core::mem::offset_of!(TrellinkLinear, operands) - 72usize];
     ["Offset of field: TrellinkLinear::operand_stride"]
-        [::core::mem::offset_of!(TrellinkLinear, operand_stride) - 72usize];
+        [::core::mem::offset_of!(TrellinkLinear, operand_stride) - 80usize];
     ["Offset of field: TrellinkLinear::norm"]
-        [::core::mem::offset_of!(TrellinkLinear, norm) - 80usize];
+        [::core::mem::offset_of!(TrellinkLinear, norm) - 88usize];
     ["Offset of field: TrellinkLinear::exchange"]
-        [::core::mem::offset_of!(TrellinkLinear, exchange) - 112usize];
+        [::core::mem::offset_of!(TrellinkLinear, exchange) - 120usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 224usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 232usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

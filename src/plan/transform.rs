@@ -37,14 +37,15 @@ impl TransformShape {
         groups: usize,
         sms: usize,
     ) -> Option<Self> {
-        if kernel.few_tokens() {
+        let needs = kernel.needs();
+        if !needs.is_wide() {
             return None;
         }
-        let pass_tokens = kernel.needs().tokens;
+        let pass_tokens = needs.tokens;
         let blocks = pass_tokens.min(work.rows).div_ceil(ITEM_TOKENS);
         let rounds = (groups * blocks).div_ceil(WARPS);
         let segments = work.half_bits.len();
-        let operand_stride = operand_bytes(work.rows, work.k_groups);
+        let operand_stride = operand_bytes(work.rows.next_multiple_of(pass_tokens), work.k_groups);
         if rounds < MIN_ROUNDS || segments * operand_stride > WORKSPACE_BYTES {
             return None;
         }
@@ -58,9 +59,8 @@ impl TransformShape {
     }
 }
 
-/// What a segment's operands take; csrc/linear/operands.cuh. Passes but the last have scales of whole 16
-/// bytes.
+/// What a segment's operands take, for rows of whole passes; csrc/linear/operands.cuh.
 const fn operand_bytes(rows: usize, k_groups: usize) -> usize {
-    let needs = LinearKernel::Formed8.needs();
-    k_groups * (rows * needs.token_group_bytes + needs.scale_bytes_of(rows))
+    let needs = LinearKernel::Wide64.needs();
+    k_groups * rows * (needs.token_group_bytes + needs.scale_bytes)
 }

@@ -13,10 +13,11 @@
 #include "kernels/all_reduce.cu"
 #include "kernels/decode.cu"
 #include "kernels/linear_bytes_4.cu"
-#include "kernels/linear_formed_16.cu"
-#include "kernels/linear_formed_32.cu"
 #include "kernels/linear_formed_8.cu"
 #include "kernels/linear_formed_4.cu"
+#include "kernels/linear_wide_16.cu"
+#include "kernels/linear_wide_32.cu"
+#include "kernels/linear_wide_64.cu"
 #include "kernels/transform.cu"
 
 #include <sched.h>
@@ -318,11 +319,20 @@ uint32_t* own_counter() { return Cta::running->own_counter(); }
 
 // Runs one launch of a linear kernel, by its number in src/plan.rs, to its end.
 extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, uint32_t grid) {
-  static constexpr void (*kKernels[])(const TrellinkLinear) = {
-      trellink_linear_bytes_4, trellink_linear_formed_4, trellink_linear_formed_8, trellink_linear_formed_16,
-      trellink_linear_formed_32};
-  sim::launch(grid, params->k_splits, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { kKernels[kernel](*params); });
+  static constexpr void (*kKernels[][2])(const TrellinkLinear) = {
+      {trellink_linear_bytes_4, trellink_linear_bytes_4_norm},
+      {trellink_linear_formed_4, trellink_linear_formed_4_norm},
+      {trellink_linear_formed_8, trellink_linear_formed_8_norm},
+      {trellink_linear_wide_16, trellink_linear_wide_16_norm},
+      {trellink_linear_wide_32, trellink_linear_wide_32_norm},
+      {trellink_linear_wide_64, trellink_linear_wide_64_norm},
+  };
+  const auto run = kKernels[kernel][params->norm.out != 0];
+  sim::launch(grid, params->k_splits, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { run(*params); });
 }
+
+// Tokens that a pass may have.
+extern "C" uint32_t trellink_sim_most_tokens() { return TRELLINK_WGMMA ? 64 : 32; }
 
 // Runs one launch of the transform kernel to its end.
 extern "C" void trellink_sim_transform(const TrellinkTransform* params, uint32_t grid) {

@@ -13,6 +13,7 @@ use trellink::weights::Linear;
 use trellink::{Arithmetic, Epilogue};
 
 extern "C" {
+    fn trellink_sim_most_tokens() -> u32;
     fn trellink_sim_linear(params: *const TrellinkLinear, kernel: u32, grid: u32);
     fn trellink_sim_transform(params: *const TrellinkTransform, grid: u32);
     fn trellink_sim_decode(params: *const TrellinkDecode, grid: u32);
@@ -161,7 +162,7 @@ impl SimRank {
         }
         let columns = whole.strips as usize * TILE;
         let codebooks = call.layers.iter().map(|layer| layer.codebook);
-        let kernel = LinearKernel::choose(call.arithmetic, call.rows, codebooks);
+        let kernel = LinearKernel::choose(call.arithmetic, call.rows, most_tokens(), codebooks);
         for message in messages(call.rows, columns, self.config.slot_values) {
             let first_row = message.rows.start as u64;
             let mut params = whole;
@@ -196,6 +197,7 @@ impl SimRank {
             params.shared_bytes = shape.shared_bytes;
             params.warp_bytes = shape.warp_bytes;
             params.chunk_groups = shape.chunk_groups;
+            params.step_groups = shape.step_groups;
             // SAFETY: every pointer in `params` is that of a buffer that `call` or `self` borrows,
             // with the sizes that the kernel derives from the same numbers.
             unsafe { trellink_sim_linear(&params, kernel as u32, shape.grid) };
@@ -226,6 +228,12 @@ fn transform(linear: &mut TrellinkLinear, shape: TransformShape) -> Buffer {
     // SAFETY: the operands are held here; the rest is as for the linear launch.
     unsafe { trellink_sim_transform(&params, shape.grid) };
     operands
+}
+
+/// Tokens that a pass may have on the simulated architecture.
+pub fn most_tokens() -> usize {
+    // SAFETY: no precondition.
+    unsafe { trellink_sim_most_tokens() as usize }
 }
 
 /// The decoded matrix `[K, N]`, by the decode kernel.
