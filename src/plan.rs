@@ -93,15 +93,15 @@ impl LinearKernel {
 
     /// What its arithmetic needs; the constants of csrc/linear/{bytes,formed,formed_pairs,wide}.cuh.
     const fn needs(self) -> Needs {
-        let (tokens, strips, together, paired_half_bits, token_group_bytes, scale_bytes) = match self
-        {
-            LinearKernel::Bytes4 => (4, 2, 1, 8, 2 * (GROUP * 4 + 64), 16),
-            LinearKernel::Formed4 => (4, 1, 1, 0, 2 * (GROUP * 2 + 32), 4),
-            LinearKernel::Formed8 => (8, 1, 1, 0, GROUP * 2 + 32, 4),
-            LinearKernel::Wide16 => (16, 1, 4, 0, GROUP * 2, 4),
-            LinearKernel::Wide32 => (32, 1, 4, 0, GROUP * 2, 4),
-            LinearKernel::Wide64 => (64, 1, 4, 0, GROUP * 2, 4),
-        };
+        let (tokens, strips, together, paired_half_bits, token_group_bytes, scale_bytes) =
+            match self {
+                LinearKernel::Bytes4 => (4, 2, 1, 8, 2 * (GROUP * 4 + 64), 16),
+                LinearKernel::Formed4 => (4, 1, 1, 0, 2 * (GROUP * 2 + 32), 4),
+                LinearKernel::Formed8 => (8, 1, 1, 0, GROUP * 2 + 32, 4),
+                LinearKernel::Wide16 => (16, 1, 4, 0, GROUP * 2, 4),
+                LinearKernel::Wide32 => (32, 1, 4, 0, GROUP * 2, 4),
+                LinearKernel::Wide64 => (64, 1, 4, 0, GROUP * 2, 4),
+            };
         Needs {
             tokens,
             strips,
@@ -241,7 +241,8 @@ impl LaunchShape {
         let fixed = WARPS * warp_bytes;
         let shared_bytes = (fixed + group * groups.max(1)).min(machine.max_shared_bytes);
         let transform = TransformShape::new(kernel, work, groups, sms);
-        let fit = shared_bytes.saturating_sub(fixed) / group;
+        // Every machine has room for one (a test sees to it).
+        let fit = (shared_bytes.saturating_sub(fixed) / group).max(1);
         // The next inputs come while these are used, if they come by themselves.
         let step = if transform.is_some() && fit < groups && fit > 1 {
             fit / 2
@@ -255,7 +256,7 @@ impl LaunchShape {
             more_units: (units % clusters) as u32,
             shared_bytes: shared_bytes as u32,
             warp_bytes: warp_bytes as u32,
-            chunk_groups: (fit / step.max(1) * step) as u32,
+            chunk_groups: (fit / step * step) as u32,
             step_groups: step as u32,
             transform,
         }
@@ -360,7 +361,11 @@ mod tests {
         assert_eq!(transform(LinearKernel::Wide16, 16, 48, 66), None);
         assert!(transform(LinearKernel::Wide16, 9, 50, 66).is_some());
         assert!(transform(LinearKernel::Wide32, 64, 13, 0).is_some());
-        for kernel in [LinearKernel::Bytes4, LinearKernel::Formed4, LinearKernel::Formed8] {
+        for kernel in [
+            LinearKernel::Bytes4,
+            LinearKernel::Formed4,
+            LinearKernel::Formed8,
+        ] {
             assert_eq!(transform(kernel, 4, 112, 0), None);
         }
     }

@@ -98,7 +98,12 @@ impl Kernels {
         Ok(Kernels {
             context: context.clone(),
             modules: std::mem::take(&mut modules.0),
-            max_shared_bytes: linear.iter().flatten().map(|k| k.max_shared_bytes).min().unwrap_or(0),
+            max_shared_bytes: linear
+                .iter()
+                .flatten()
+                .map(|k| k.max_shared_bytes)
+                .min()
+                .unwrap_or(0),
             cluster_pairs: if is_hopper {
                 cluster_pairs(&linear)?
             } else {
