@@ -11,6 +11,8 @@
 #define TRELLINK_MAX_SEGMENTS 8
 /* Threads of a CTA of the linear kernels. */
 #define TRELLINK_LINEAR_THREADS 512
+/* Threads of a CTA of the transform kernel. */
+#define TRELLINK_TRANSFORM_THREADS 128
 /* CTAs of a launch that exchanges, at most. */
 #define TRELLINK_MAX_CTAS 256
 /* Threads of a CTA of the stream kernel, and how many CTAs share an SM: 1536 threads, which every SM holds. */
@@ -169,8 +171,10 @@ typedef struct TrellinkLinear {
    * both multiples of 8. */
   uint32_t first_strip;
   uint32_t strips;
-  /* Every CTA gets `units` times what its warps keep together of the strips, the first `more_units` CTAs one
-   * more. */
+  /* CTAs of a cluster, which share K; 1 without clusters. */
+  uint32_t k_splits;
+  /* Every cluster gets `units` times what its warps keep together of the strips, the first `more_units`
+   * clusters one more. */
   uint32_t units;
   uint32_t more_units;
   /* Bytes of dynamic shared memory of the launch, and those of them for each warp's weights and sums. */
@@ -178,10 +182,37 @@ typedef struct TrellinkLinear {
   uint32_t warp_bytes;
   /* K groups whose input fits beside these, at least 1. */
   uint32_t chunk_groups;
+  /* K groups that are loaded at a time: all that fit, or half of them if the next come while these are used,
+   * which takes operands of the transform kernel. */
+  uint32_t step_groups;
+  uint32_t reserved;
+  /* What a launch of the transform kernel made of the input, or 0: then every CTA transforms for itself. */
+  uint64_t operands;
+  /* Bytes from a segment's operands to the next one's. */
+  uint64_t operand_stride;
   TrellinkNorm norm;
   TrellinkExchange exchange;
   TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];
 } TrellinkLinear;
+
+/* One launch of the transform kernel: the input of a linear launch for MMAs, in the layout of
+ * csrc/linear/operands.cuh. */
+typedef struct TrellinkTransform {
+  /* As in TrellinkLinear. */
+  uint64_t x;
+  uint64_t x_stride;
+  uint32_t x_dtype;
+  uint32_t rows;
+  uint32_t k_groups;
+  uint32_t segments;
+  /* Tokens of a pass of the linear kernel. */
+  uint32_t pass_tokens;
+  uint32_t reserved;
+  uint64_t operands;
+  uint64_t operand_stride;
+  /* f16 [K] of each segment. */
+  uint64_t suh[TRELLINK_MAX_SEGMENTS];
+} TrellinkTransform;
 
 /* One launch of the all-reduce kernel: out = epilogue(sum of x over the ranks). */
 typedef struct TrellinkAllReduce {

@@ -1,11 +1,14 @@
 //! Which linear kernel a launch uses, with which grid and shared memory.
 //!
 //! Free of CUDA, so that it can be tested anywhere. What must stay true: a choice decides over bits only
-//! through the kernel's arithmetic and the strips of a CTA, and these depend on the range of M, the
-//! columns and the SMs alone.
+//! through the kernel's arithmetic, the strips of a CTA and the K groups that it shares with others, and these
+//! depend on the range of M, the columns, K and the machine alone.
 
 pub mod link;
 pub mod reduce;
+mod transform;
+
+pub use transform::{TransformShape, WORKSPACE_BYTES};
 
 use crate::format::{Codebook, GROUP};
 use crate::Arithmetic;
@@ -14,13 +17,12 @@ use crate::Arithmetic;
 const THREADS: usize = 512;
 const LANES: usize = 32;
 const WARPS: usize = THREADS / LANES;
-/// Between the scales and the input; `kAlignment` in csrc/linear/shared_layout.cuh.
-const ALIGNMENT: usize = 16;
 /// CTAs of a launch; `TRELLINK_MAX_CTAS` in csrc/params.h.
 const MAX_CTAS: usize = 256;
 /// Floats between the sums of two tokens; `kSumStride` in csrc/linear/shared_layout.cuh.
 const SUM_STRIDE: usize = 20;
-
+/// CTAs that share K where they do.
+const K_SPLITS: usize = 2;
 /// A linear kernel: one of `csrc/kernels/linear_*.cu`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum LinearKernel {
@@ -31,27 +33,32 @@ pub enum LinearKernel {
     /// Every codebook as formed fp16 weights, 8 tokens a pass.
     Formed8,
     /// Every codebook as formed fp16 weights, 16 tokens a pass.
-    Formed16,
+    Wide16,
     /// Every codebook as formed fp16 weights, 32 tokens a pass.
-    Formed32,
+    Wide32,
+    /// Every codebook as formed fp16 weights, 64 tokens a pass; for MMAs of warpgroups alone.
+    Wide64,
 }
 
 impl LinearKernel {
     /// All kernels.
-    pub const ALL: [LinearKernel; 5] = [
+    pub const ALL: [LinearKernel; 6] = [
         LinearKernel::Bytes4,
         LinearKernel::Formed4,
         LinearKernel::Formed8,
-        LinearKernel::Formed16,
-        LinearKernel::Formed32,
+        LinearKernel::Wide16,
+        LinearKernel::Wide32,
+        LinearKernel::Wide64,
     ];
 
-    /// The kernel for `rows` rows of layers with these codebooks.
+    /// The kernel for `rows` rows of layers with these codebooks, where a pass may have `most_tokens` tokens.
     ///
-    /// The borders are where forming a weight once costs less than more MMAs for the same tokens.
+    /// The borders are where forming a weight once costs less than more MMAs for the same tokens. The wide
+    /// kernels have one arithmetic, and it is the one for all rows where bits must not depend on their number.
     pub fn choose(
         arithmetic: Arithmetic,
         rows: usize,
+        most_tokens: usize,
         codebooks: impl IntoIterator<Item = Codebook>,
     ) -> Self {
         let mul1_only = codebooks
@@ -60,9 +67,10 @@ impl LinearKernel {
         match arithmetic {
             Arithmetic::Fastest if rows <= 4 && mul1_only => LinearKernel::Bytes4,
             Arithmetic::Fastest if rows <= 4 => LinearKernel::Formed4,
-            _ if rows <= 8 => LinearKernel::Formed8,
-            _ if rows <= 16 => LinearKernel::Formed16,
-            _ => LinearKernel::Formed32,
+            Arithmetic::Fastest if rows <= 8 => LinearKernel::Formed8,
+            _ if rows <= 16 => LinearKernel::Wide16,
+            _ if rows <= 32 || most_tokens < 64 => LinearKernel::Wide32,
+            _ => LinearKernel::Wide64,
         }
     }
 
@@ -72,23 +80,33 @@ impl LinearKernel {
             LinearKernel::Bytes4 => "linear_bytes_4",
             LinearKernel::Formed4 => "linear_formed_4",
             LinearKernel::Formed8 => "linear_formed_8",
-            LinearKernel::Formed16 => "linear_formed_16",
-            LinearKernel::Formed32 => "linear_formed_32",
+            LinearKernel::Wide16 => "linear_wide_16",
+            LinearKernel::Wide32 => "linear_wide_32",
+            LinearKernel::Wide64 => "linear_wide_64",
         }
     }
 
-    /// What its arithmetic needs; the constants of csrc/linear/{bytes,formed,formed_pairs}.cuh.
-    fn needs(self) -> Needs {
-        let (tokens, strips, paired_half_bits, token_group_bytes, scale_bytes) = match self {
-            LinearKernel::Bytes4 => (4, 2, 8, 2 * (GROUP * 4 + 64), 16),
-            LinearKernel::Formed4 => (4, 1, 0, 2 * (GROUP * 2 + 32), 4),
-            LinearKernel::Formed8 => (8, 1, 0, GROUP * 2 + 32, 4),
-            LinearKernel::Formed16 => (16, 1, 0, GROUP * 2 + 32, 4),
-            LinearKernel::Formed32 => (32, 1, 0, GROUP * 2 + 32, 4),
-        };
+    /// Whether its arithmetic is one of those for few tokens; `kFewTokens` in csrc/linear. The others share K
+    /// among CTAs, and have operands that another launch can make for them.
+    pub fn few_tokens(self) -> bool {
+        matches!(self, LinearKernel::Bytes4 | LinearKernel::Formed4)
+    }
+
+    /// What its arithmetic needs; the constants of csrc/linear/{bytes,formed,formed_pairs,wide}.cuh.
+    const fn needs(self) -> Needs {
+        let (tokens, strips, together, paired_half_bits, token_group_bytes, scale_bytes) =
+            match self {
+                LinearKernel::Bytes4 => (4, 2, 1, 8, 2 * (GROUP * 4 + 64), 16),
+                LinearKernel::Formed4 => (4, 1, 1, 0, 2 * (GROUP * 2 + 32), 4),
+                LinearKernel::Formed8 => (8, 1, 1, 0, GROUP * 2 + 32, 4),
+                LinearKernel::Wide16 => (16, 1, 4, 0, GROUP * 2, 4),
+                LinearKernel::Wide32 => (32, 1, 4, 0, GROUP * 2, 4),
+                LinearKernel::Wide64 => (64, 1, 4, 0, GROUP * 2, 4),
+            };
         Needs {
             tokens,
             strips,
+            together,
             paired_half_bits,
             token_group_bytes,
             scale_bytes,
@@ -102,19 +120,36 @@ struct Needs {
     tokens: usize,
     /// Strips that a warp takes at once, at up to `paired_half_bits`.
     strips: usize,
+    /// Warps that take neighbouring strips together.
+    together: usize,
     /// Beyond, a warp takes one strip.
     paired_half_bits: usize,
     /// Shared memory for a group of one token's inputs.
     token_group_bytes: usize,
-    /// Shared memory for what undoes its scaling.
+    /// What undoes the scaling of a token's group.
     scale_bytes: usize,
 }
 
 impl Needs {
     /// Shared memory for a group of the inputs of all tokens of a pass.
     fn group_bytes(&self, rows: usize) -> usize {
-        let tokens = self.tokens.min(rows);
-        tokens.next_multiple_of(2) * self.scale_bytes + tokens * self.token_group_bytes
+        let tokens = if self.is_wide() {
+            self.tokens
+        } else {
+            self.tokens.min(rows)
+        };
+        (tokens * self.scale_bytes).next_multiple_of(16) + tokens * self.token_group_bytes
+    }
+
+    /// Whether it is a wide arithmetic: with places for all tokens of a pass, and inputs that another launch
+    /// can make.
+    const fn is_wide(&self) -> bool {
+        self.together > 1
+    }
+
+    /// Strips that a cluster has or has not.
+    const fn unit(&self) -> usize {
+        self.strips * self.together
     }
 
     /// Shared memory for a warp's weights, and later its sums.
@@ -151,6 +186,8 @@ pub struct Machine {
     pub sms: usize,
     /// Dynamic shared memory of a CTA at most, in bytes.
     pub max_shared_bytes: usize,
+    /// Clusters of two CTAs that are resident at once, whatever their shared memory; 0 without clusters.
+    pub cluster_pairs: usize,
 }
 
 /// The shape of one launch.
@@ -158,9 +195,11 @@ pub struct Machine {
 pub struct LaunchShape {
     /// CTAs.
     pub grid: u32,
-    /// Runs of strips that warps keep together, for every CTA.
+    /// CTAs of a cluster, which share K; 1 without clusters.
+    pub k_splits: u32,
+    /// Runs of strips that warps keep together, for every cluster.
     pub units: u32,
-    /// CTAs that have one more.
+    /// Clusters that have one more.
     pub more_units: u32,
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
@@ -168,6 +207,10 @@ pub struct LaunchShape {
     pub warp_bytes: u32,
     /// K groups whose input is held at a time.
     pub chunk_groups: u32,
+    /// K groups whose input is loaded at a time, all that are held or half of them.
+    pub step_groups: u32,
+    /// The launch ahead of it that transforms its input, if the CTAs do not by themselves.
+    pub transform: Option<TransformShape>,
 }
 
 impl LaunchShape {
@@ -177,21 +220,46 @@ impl LaunchShape {
     /// into chunks by the kernel where its input does not fit the shared memory beside the weights.
     pub fn new(kernel: LinearKernel, work: &Work<'_>, machine: Machine) -> Self {
         let needs = kernel.needs();
-        let units = work.strips / needs.strips;
+        let units = work.strips / needs.unit();
         let sms = machine.sms.clamp(1, MAX_CTAS);
-        let units_per_cta = units.div_ceil(sms).max(1);
+        let pairs = machine.cluster_pairs.min(sms / K_SPLITS);
+        let splits = match kernel {
+            LinearKernel::Bytes4 | LinearKernel::Formed4 => false,
+            LinearKernel::Formed8 => work.k_groups >= 48,
+            // Few units leave half of the SMs idle.
+            _ => work.k_groups >= 32 || units <= pairs,
+        };
+        let (k_splits, most) = if splits && pairs > 0 {
+            (K_SPLITS, pairs)
+        } else {
+            (1, sms)
+        };
+        let units_per_cluster = units.div_ceil(most).max(1);
+        let clusters = units.div_ceil(units_per_cluster).max(1);
+        let groups = work.k_groups.div_ceil(k_splits);
         let group = needs.group_bytes(work.rows);
         let warp_bytes = needs.warp_bytes(work.half_bits.iter().copied());
-        let fixed = WARPS * warp_bytes + ALIGNMENT;
-        let shared_bytes = (fixed + group * work.k_groups.max(1)).min(machine.max_shared_bytes);
-        let grid = units.div_ceil(units_per_cta).max(1);
+        let fixed = WARPS * warp_bytes;
+        let shared_bytes = (fixed + group * groups.max(1)).min(machine.max_shared_bytes);
+        let transform = TransformShape::new(kernel, work, groups, sms);
+        // Every machine has room for one (a test sees to it).
+        let fit = (shared_bytes.saturating_sub(fixed) / group).max(1);
+        // The next inputs come while these are used, if they come by themselves.
+        let step = if transform.is_some() && fit < groups && fit > 1 {
+            fit / 2
+        } else {
+            fit
+        };
         LaunchShape {
-            grid: grid as u32,
-            units: (units / grid) as u32,
-            more_units: (units % grid) as u32,
+            grid: (clusters * k_splits) as u32,
+            k_splits: k_splits as u32,
+            units: (units / clusters) as u32,
+            more_units: (units % clusters) as u32,
             shared_bytes: shared_bytes as u32,
             warp_bytes: warp_bytes as u32,
-            chunk_groups: (shared_bytes.saturating_sub(fixed) / group) as u32,
+            chunk_groups: (fit / step * step) as u32,
+            step_groups: step as u32,
+            transform,
         }
     }
 }
@@ -201,6 +269,16 @@ mod tests {
     use super::*;
 
     fn shape(kernel: LinearKernel, work: [usize; 4], sms: usize, shared: usize) -> LaunchShape {
+        clustered(kernel, work, sms, shared, 0)
+    }
+
+    fn clustered(
+        kernel: LinearKernel,
+        work: [usize; 4],
+        sms: usize,
+        shared: usize,
+        cluster_pairs: usize,
+    ) -> LaunchShape {
         let [rows, strips, k_groups, half_bits] = work;
         let work = Work {
             rows,
@@ -211,6 +289,7 @@ mod tests {
         let machine = Machine {
             sms,
             max_shared_bytes: shared,
+            cluster_pairs,
         };
         LaunchShape::new(kernel, &work, machine)
     }
@@ -221,7 +300,7 @@ mod tests {
             for sms in [1, 7, 16, 33, 66, 132] {
                 for strips in (8..2000).step_by(8) {
                     let shape = shape(kernel, [1, strips, 4, 8], sms, 1 << 17);
-                    let (grid, units) = (shape.grid as usize, strips / kernel.needs().strips);
+                    let (grid, units) = (shape.grid as usize, strips / kernel.needs().unit());
                     assert!(grid >= 1 && grid <= sms, "{strips} strips on {sms} SMs");
                     assert!(grid <= units);
                 }
@@ -230,10 +309,105 @@ mod tests {
     }
 
     #[test]
+    fn clusters_fit_what_the_machine_holds_and_every_one_has_work() {
+        for kernel in [LinearKernel::Formed8, LinearKernel::Wide32] {
+            let unit = kernel.needs().unit();
+            for pairs in [1, 5, 66, 200] {
+                for strips in (8..2000).step_by(8) {
+                    let shape = clustered(kernel, [1, strips, 48, 8], 132, 1 << 17, pairs);
+                    let clusters = (shape.grid / 2) as usize;
+                    assert_eq!((shape.k_splits, shape.grid % 2), (2, 0));
+                    assert!(
+                        clusters >= 1 && clusters <= pairs.min(66),
+                        "{strips} strips"
+                    );
+                    let units = clusters * shape.units as usize + shape.more_units as usize;
+                    assert_eq!(units * unit, strips);
+                    assert!(shape.units >= 1 && (shape.more_units as usize) < clusters);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_formed_weights_of_many_groups_share_k_and_only_where_there_are_clusters() {
+        let splits = |kernel, strips, groups, pairs| {
+            clustered(kernel, [1, strips, groups, 8], 132, 1 << 17, pairs).k_splits == 2
+        };
+        for kernel in LinearKernel::ALL {
+            let (few, wide) = (kernel.few_tokens(), kernel.needs().is_wide());
+            assert_eq!(splits(kernel, 512, 48, 66), !few);
+            assert_eq!(splits(kernel, 512, 47, 66), wide);
+            assert!(!splits(kernel, 512, 31, 66));
+            // Units that leave every other SM without one.
+            assert_eq!(splits(kernel, 256, 16, 66), wide);
+            assert!(!splits(kernel, 512, 112, 0));
+        }
+    }
+
+    #[test]
+    fn a_cta_of_a_cluster_holds_the_greater_half_of_k() {
+        let shape = clustered(LinearKernel::Formed8, [8, 256, 49, 8], 132, 1 << 20, 66);
+        assert_eq!((shape.chunk_groups, shape.step_groups), (25, 25));
+    }
+
+    #[test]
+    fn the_input_is_transformed_ahead_from_four_rounds_of_a_cta_on() {
+        let transform = |kernel, rows, groups, pairs| {
+            clustered(kernel, [rows, 256, groups, 8], 132, 1 << 17, pairs).transform
+        };
+        // Groups times blocks of eight tokens over 16 warps.
+        assert_eq!(transform(LinearKernel::Wide16, 9, 24, 0), None);
+        assert!(transform(LinearKernel::Wide16, 9, 25, 0).is_some());
+        assert_eq!(transform(LinearKernel::Wide16, 16, 48, 66), None);
+        assert!(transform(LinearKernel::Wide16, 9, 50, 66).is_some());
+        assert!(transform(LinearKernel::Wide32, 64, 13, 0).is_some());
+        for kernel in [
+            LinearKernel::Bytes4,
+            LinearKernel::Formed4,
+            LinearKernel::Formed8,
+        ] {
+            assert_eq!(transform(kernel, 4, 112, 0), None);
+        }
+    }
+
+    #[test]
+    fn inputs_that_come_by_themselves_come_half_of_the_places_ahead() {
+        let steps = |rows, groups| {
+            let shape = shape(LinearKernel::Wide64, [rows, 256, groups, 8], 132, 227 << 10);
+            (shape.chunk_groups, shape.step_groups)
+        };
+        assert_eq!(steps(64, 112), (8, 4));
+        assert_eq!(steps(64, 8), (8, 8), "all fit");
+        // 15 blocks of tokens more would not fit the workspace: the CTAs transform for themselves.
+        assert_eq!(steps(192, 112), (9, 9));
+    }
+
+    #[test]
+    fn the_transform_has_a_warp_for_every_item_while_the_share_holds_them() {
+        let transform = |rows, groups| {
+            shape(LinearKernel::Wide32, [rows, 256, groups, 8], 132, 1 << 17).transform
+        };
+        let of = |grid, operand_stride| TransformShape {
+            grid,
+            pass_tokens: 32,
+            operand_stride,
+        };
+        assert_eq!(transform(18, 50), Some(of(38, 50 * 32 * 260)));
+        assert_eq!(transform(64, 128), Some(of(256, WORKSPACE_BYTES as u64)));
+        assert_eq!(transform(65, 128), None, "more than the workspace holds");
+    }
+
+    #[test]
     fn the_grid_does_not_depend_on_the_rows() {
         for kernel in LinearKernel::ALL {
-            let grid = |rows| shape(kernel, [rows, 256, 16, 8], 132, 1 << 17).grid;
-            assert!((1..100).all(|rows| grid(rows) == grid(1)));
+            for (groups, pairs) in [(16, 0), (16, 66), (32, 66), (112, 60)] {
+                let cut = |rows| {
+                    let shape = clustered(kernel, [rows, 256, groups, 8], 132, 1 << 17, pairs);
+                    (shape.grid, shape.k_splits, shape.units, shape.more_units)
+                };
+                assert!((1..100).all(|rows| cut(rows) == cut(1)));
+            }
         }
     }
 
@@ -254,7 +428,7 @@ mod tests {
             let shape = shape(LinearKernel::Formed8, [rows, 8, groups, 8], 8, shared);
             (shape.shared_bytes, shape.chunk_groups)
         };
-        assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 + 16 * (8 + 288), 16));
+        assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 * (16 + 288), 16));
         assert_eq!(of(100, 224, 99 << 10), (99 << 10, 36));
         assert_eq!(
             of(1, 0, 99 << 10),
@@ -275,12 +449,12 @@ mod tests {
     }
 
     #[test]
-    fn uniform_arithmetic_is_the_formed_one_for_every_number_of_rows() {
+    fn uniform_arithmetic_is_the_wide_one_for_every_number_of_rows() {
         for codebook in Codebook::ALL {
             for rows in 1..100 {
-                let kernel = LinearKernel::choose(Arithmetic::Uniform, rows, [codebook]);
-                assert!(kernel.name().contains("formed"));
-                assert!(kernel.needs().tokens >= rows.min(32));
+                let kernel = LinearKernel::choose(Arithmetic::Uniform, rows, 64, [codebook]);
+                assert!(kernel.needs().is_wide());
+                assert!(kernel.needs().tokens >= rows.min(64));
             }
         }
     }
@@ -288,7 +462,7 @@ mod tests {
     #[test]
     fn a_launch_of_both_families_takes_the_kernel_that_serves_both() {
         let both = [Codebook::Mul1, Codebook::Mcg];
-        let chosen = LinearKernel::choose(Arithmetic::Fastest, 1, both);
+        let chosen = LinearKernel::choose(Arithmetic::Fastest, 1, 64, both);
         assert_eq!(chosen, LinearKernel::Formed4);
     }
 }

@@ -3,5 +3,10 @@
 
 extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)
     trellink_linear_formed_4(const __grid_constant__ TrellinkLinear params) {
-  trellink::linear<trellink::FormedPairs>(params);
+  trellink::linear<trellink::FormedPairs, false>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)
+    trellink_linear_formed_4_norm(const __grid_constant__ TrellinkLinear params) {
+  trellink::linear<trellink::FormedPairs, true>(params);
 }

@@ -24,6 +24,8 @@ struct Bytes : ColumnPairs {
   // Two strips of more words would not leave enough registers.
   static constexpr int kStrips = 2;
   static constexpr int kPairedHalfBits = 8;
+  static constexpr int kWarpsTogether = 1;
+  static constexpr uint32_t kHeldTokens = 0;
   static constexpr bool kFewTokens = true;
   static constexpr uint32_t kColumnBytes = kGroup * 4 + 64;
   static constexpr uint32_t kTokenGroupBytes = 2 * kColumnBytes;

@@ -1,22 +1,37 @@
 // What part of a launch a CTA computes, and in which pieces.
 //
-// Columns are cut into runs of neighbouring strips, one for every CTA. A piece is what a CTA computes at a
-// time: strips of one segment that its warps take at once, for the tokens of one pass.
+// Columns are cut into runs of neighbouring strips, one for every cluster; the CTAs of a cluster share
+// K. A piece is what a CTA computes at a time: strips of one segment that its warps take at once, for
+// the tokens of one pass.
 #pragma once
 
 #include "linear/shared_layout.cuh"
 
 namespace trellink {
 
-// The strips of this CTA, in the launch's numbering.
+// The strips of this CTA's cluster, in the launch's numbering, and its own K groups.
 struct Cut {
   uint32_t begin, end;
+  uint32_t first_group, end_group;
+
+  __device__ uint32_t groups() const { return end_group - first_group; }
 
   // Strips are dealt out `unit` at a time, as evenly as that allows.
   static __device__ Cut of(const TrellinkLinear& params, uint32_t unit) {
-    const uint32_t cta = blockIdx.x, more = params.more_units;
-    const uint32_t begin = params.first_strip + unit * (cta * params.units + min(cta, more));
-    return {begin, begin + unit * (params.units + (cta < more ? 1 : 0))};
+    const uint32_t splits = params.k_splits, more = params.more_units;
+    Cut cut;
+    uint32_t cluster = blockIdx.x;
+    cut.first_group = 0;
+    cut.end_group = params.k_groups;
+    if (splits > 1) {
+      cluster /= splits;
+      const uint32_t rank = ptx::cluster_rank();
+      cut.first_group = params.k_groups * rank / splits;
+      cut.end_group = params.k_groups * (rank + 1) / splits;
+    }
+    cut.begin = params.first_strip + unit * (cluster * params.units + min(cluster, more));
+    cut.end = cut.begin + unit * (params.units + (cluster < more ? 1 : 0));
+    return cut;
   }
 };
 
@@ -66,8 +81,9 @@ struct Piece {
   }
 };
 
-// How a piece's strips and the K groups are shared out to its warps: `slots` groups of `count`
-// strips, times as many slices of K as there are warps for.
+// How a piece's strips and the CTA's K groups are shared out to its warps: `slots` groups of `count`
+// strips, times as many slices of K as there are warps for. Where strips come in fours, so do warps with
+// the same slice.
 struct Share {
   uint32_t slots, slices;
   uint32_t slot, slice;

@@ -73,6 +73,7 @@ class Finish {
 };
 
 // Finishes every (row, 128 columns) item of this CTA: one warp an item.
+template <bool kNorm>
 __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange) {
   constexpr uint32_t kGroupStrips = kGroup / kTile;
   const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;
@@ -84,15 +85,15 @@ __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const 
   for (uint32_t item = blockIdx.x + ctas * warp; item < items; item += ctas * kWarps) {
     const uint32_t row = item / groups, group = item % groups;
     const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
-    if (params.norm.out) prefetch_weight(params.norm, group, lane);
+    if constexpr (kNorm) prefetch_weight(params.norm, group, lane);
     float v[4];
     const bool arrived = exchange.collect(static_cast<uint64_t>(item) * kGroup + 4 * lane, v);
     // A transform needs its whole warp; a failed call's outputs are void anyway.
     if (!__all_sync(0xffffffffu, arrived)) return;
     finish.store(v, lane);
-    if (params.norm.out) post_squares(params, exchange, item, v, lane);
+    if constexpr (kNorm) post_squares(params, exchange, item, v, lane);
   }
-  if (params.norm.out) normalise_rows(params, exchange);
+  if constexpr (kNorm) normalise_rows(params, exchange);
 }
 
 }  // namespace trellink

@@ -1,8 +1,8 @@
-// The arithmetic of formed weights: fp16 weights, bit for bit those of the format, times fp16 inputs.
+// The arithmetic of formed weights for up to eight tokens: fp16 weights, bit for bit those of the format, times
+// fp16 inputs.
 //
 // One MMA serves 16 channels, 16 inputs and 8 tokens; a group of 128 is summed in f32 by the tensor
-// core, then scaled and added to the accumulator in f32. It is the one for many tokens, and the one
-// for every number of tokens where bits must not depend on it.
+// core, then scaled and added to the accumulator in f32.
 #pragma once
 
 #include "linear/decode.cuh"
@@ -10,12 +10,12 @@
 
 namespace trellink {
 
-template <int kBlocks>
-struct Formed : FloatSums<kBlocks> {
-  using typename FloatSums<kBlocks>::Accumulator;
+struct Formed : FloatSums<1> {
   using Codebooks = AllCodebooks;
-  static constexpr int kTokens = kBlocks * kMmaColumns;
+  static constexpr int kTokens = kMmaColumns;
   static constexpr int kStrips = 1;
+  static constexpr int kWarpsTogether = 1;
+  static constexpr uint32_t kHeldTokens = 0;
   static constexpr bool kFewTokens = false;
   static constexpr int kPairedHalfBits = 0;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 2 + 32;
@@ -49,20 +49,17 @@ struct Formed : FloatSums<kBlocks> {
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
     static_assert(kCount == 1, "one strip a warp");
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
-    float part[kBlocks][4] = {};
+    // A column without a token repeats the last one; its results go nowhere.
+    const uint32_t token = min(row, shared.tokens - 1);
+    float part[1][4] = {};
     static_for<kBlockTiles>([&](auto tile) {
       uint32_t x[kLaneWeights], a[4];
       blocks[0].template scrambled<kCodebook, tile>(x);
       form_weights<kCodebook>(x, a);
-#pragma unroll
-      for (int n = 0; n < kBlocks; ++n) {
-        // A column without a token repeats the last one; its results go nowhere.
-        const uint32_t token = min(n * kMmaColumns + row, shared.tokens - 1);
-        const uint2 b = *operand(shared, group, tile, token, quad);
-        ptx::mma_m16n8k16_f16(part[n], a[0], a[1], a[2], a[3], b.x, b.y);
-      }
+      const uint2 b = *operand(shared, group, tile, token, quad);
+      ptx::mma_m16n8k16_f16(part[0], a[0], a[1], a[2], a[3], b.x, b.y);
     });
-    FloatSums<kBlocks>::add_group(shared, group, lane, part, acc[0]);
+    add_group(shared, group, lane, part, acc[0]);
   }
 };
 

@@ -19,6 +19,8 @@ struct FormedPairs : ColumnPairs {
   // Two would not leave enough registers.
   static constexpr int kStrips = 1;
   static constexpr int kPairedHalfBits = 0;
+  static constexpr int kWarpsTogether = 1;
+  static constexpr uint32_t kHeldTokens = 0;
   static constexpr bool kFewTokens = true;
   static constexpr uint32_t kColumnBytes = kGroup * 2 + 32;
   static constexpr uint32_t kTokenGroupBytes = 2 * kColumnBytes;

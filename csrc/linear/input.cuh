@@ -4,12 +4,12 @@
 // short code that is run several times beats any clever one: a warp takes an item, a 128-channel group
 // of a token, four channels a lane, and the transform is made of shuffles.
 //
-// For more tokens the tensor cores do it. A warp transforms eight items at a time: they are the rows of
-// an A operand, and lane l of a quad holds channels 4l .. 4l+3 of every 16 of its row. The 128-point
-// transform is one of 16 points, which the tensor core does, times one of 8, which is three rounds of
-// additions between the lane's own registers. A product x * suh has up to 22 bits; it goes into the
-// MMA as three bf16 terms, which hold all of them in f32's range, and H is exact: so this rounds as an
-// f32 transform does.
+// For more tokens the tensor cores do it. A warp transforms a group of eight tokens at a time: they are the
+// rows of an A operand, as they are in memory, and lane l of a quad holds channels 4l .. 4l+3 of every 16 of
+// its row. The 128-point transform is one of 16 points, which the tensor core does, times one of 8, which is
+// three rounds of additions between the lane's own registers. The input scales have their place in the B
+// operand, as the magnitudes of H: products of two fp16 are exact, so this rounds as an f32 transform does.
+// For bf16 inputs the scales become two bf16 terms, which hold them exactly.
 //
 // Each group of a token is scaled by itself, so that operands of few bits serve whatever range the
 // activations have; what undoes the scaling is applied to the group's sums.
@@ -37,11 +37,12 @@ __device__ __forceinline__ uint2 pack4(const float (&v)[4], uint32_t dtype) {
                                      : make_uint2(ptx::pack_bf16x2(v[0], v[1]), ptx::pack_bf16x2(v[2], v[3]));
 }
 
-// A lane's part of the 16-point transform as B operands: for outputs 0..7 and for 8..15.
-struct HadamardOperand {
+// The signs of a lane's part of the 16-point transform as a B operand, for outputs 0..7 and for 8..15. XORed
+// into scales they make the operand.
+struct HadamardSigns {
   uint32_t b[2][2];
 
-  __device__ explicit HadamardOperand(uint32_t lane) {
+  __device__ explicit HadamardSigns(uint32_t lane) {
 #pragma unroll
     for (uint32_t n = 0; n < 2; ++n) {
       const uint32_t output = lane / kQuads + n * kMmaColumns, first = lane % kQuads * 4;
@@ -51,10 +52,8 @@ struct HadamardOperand {
   }
 
  private:
-  // An element of the Sylvester matrix, 1 or -1, in bf16.
-  static __device__ uint32_t sign(uint32_t i, uint32_t j) {
-    return 0x3f80u | static_cast<uint32_t>(__popc(i & j) & 1) << 15;
-  }
+  // The sign bit of an element of the Sylvester matrix.
+  static __device__ uint32_t sign(uint32_t i, uint32_t j) { return static_cast<uint32_t>(__popc(i & j) & 1) << 15; }
 };
 
 // One lane's values of a transformed row: v[tile] holds channels 2q, 2q+1, 2q+8, 2q+9 of a tile, q
@@ -72,22 +71,34 @@ struct RowValues {
   }
 };
 
-// Adds the 16-point transform of a lane's four products to its part of a tile.
-__device__ __forceinline__ void transform_tile(const HadamardOperand& h, float (&product)[4], float (&tile)[4]) {
-  float low[4] = {}, high[4] = {};
-#pragma unroll
-  for (int term = 0; term < 3; ++term) {
-    const uint32_t a0 = ptx::pack_bf16x2(product[0], product[1]), a2 = ptx::pack_bf16x2(product[2], product[3]);
-    ptx::mma_m16n8k16_bf16(low, a0, 0, a2, 0, h.b[0][0], h.b[0][1]);
-    ptx::mma_m16n8k16_bf16(high, a0, 0, a2, 0, h.b[1][0], h.b[1][1]);
-    const uint32_t terms[4] = {a0 << 16, a0 & 0xffff0000u, a2 << 16, a2 & 0xffff0000u};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) product[i] = __fsub_rn(product[i], __uint_as_float(terms[i]));
+// Two scales in fp16 as the sum of two pairs in bf16.
+struct SplitScales {
+  uint32_t high, low;
+
+  __device__ explicit SplitScales(uint32_t scales) {
+    const float x = ptx::f16_to_f32(scales & 0xffffu), y = ptx::f16_to_f32(scales >> 16);
+    high = ptx::pack_bf16x2(x, y);
+    low = ptx::pack_bf16x2(__fsub_rn(x, __uint_as_float(high << 16)), __fsub_rn(y, __uint_as_float(high & 0xffff0000u)));
   }
-  tile[0] = low[0];
-  tile[1] = low[1];
-  tile[2] = high[0];
-  tile[3] = high[1];
+};
+
+// The 16-point transform of x * scales of a tile: of a lane's row, what RowValues holds.
+template <bool kBf16>
+__device__ __forceinline__ void transform_tile(const HadamardSigns& h, uint2 x, uint2 scales, float (&tile)[4]) {
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+    // Rows 8 to 15 are zero.
+    float sum[4] = {};
+    if constexpr (kBf16) {
+      const SplitScales first(scales.x), second(scales.y);
+      ptx::mma_m16n8k16_bf16(sum, x.x, 0, x.y, 0, first.high ^ h.b[n][0], second.high ^ h.b[n][1]);
+      ptx::mma_m16n8k16_bf16(sum, x.x, 0, x.y, 0, first.low ^ h.b[n][0], second.low ^ h.b[n][1]);
+    } else {
+      ptx::mma_m16n8k16_f16(sum, x.x, 0, x.y, 0, scales.x ^ h.b[n][0], scales.y ^ h.b[n][1]);
+    }
+    tile[2 * n] = sum[0];
+    tile[2 * n + 1] = sum[1];
+  }
 }
 
 // The 8-point transform over the tiles of a row, and the scale that makes the whole orthonormal.
@@ -105,6 +116,22 @@ __device__ __forceinline__ void transform_across_tiles(RowValues& row) {
   }
 #pragma unroll
   for (int i = 0; i < kBlockTiles * 4; ++i) row.v[i / 4][i % 4] = __fmul_rn(row.v[i / 4][i % 4], kHadamardScale);
+}
+
+// Transforms a group of eight tokens, of which the lane has a row, and stores it as operands. `x` and `suh`
+// point at channel 4q of the lane's row and of the group, q being the lane's place in its quad; `exists`: the
+// row is a token and not a filler.
+template <class Arithmetic, bool kBf16, class Layout>
+__device__ __forceinline__ void transform_rows(const HadamardSigns& signs, const uint16_t* x, const uint16_t* suh,
+                                               const Layout& to, uint32_t group, uint32_t token, bool exists) {
+  RowValues row;
+#pragma unroll
+  for (int t = 0; t < kBlockTiles; ++t) {
+    transform_tile<kBf16>(signs, *reinterpret_cast<const uint2*>(x + t * kTile),
+                          *reinterpret_cast<const uint2*>(suh + t * kTile), row.v[t]);
+  }
+  transform_across_tiles(row);
+  Arithmetic::store_row(to, row, group, token, threadIdx.x % kQuads, exists);
 }
 
 // What load_input is to do.
@@ -171,32 +198,25 @@ __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work) {
   }
 }
 
-// Eight items a warp at a time, by MMAs.
-template <class Arithmetic>
+// A group of eight tokens a warp at a time, by MMAs.
+template <class Arithmetic, bool kBf16>
 __device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
-  constexpr uint32_t kRows = kLanes / kQuads;
-  const uint32_t lane = threadIdx.x % kLanes, quad = lane % kQuads;
-  const HadamardOperand hadamard(lane);
-  const uint32_t tokens = work.shared.tokens, items = tokens * work.groups;
+  const uint32_t lane = threadIdx.x % kLanes, channel = lane % kQuads * 4;
+  const HadamardSigns signs(lane);
+  const uint32_t tokens = work.shared.tokens;
+  uint32_t group = ptx::warp_index();
 #pragma unroll 1
-  for (uint32_t first = ptx::warp_index() * kRows; first < items; first += kWarps * kRows) {
-    // The rows of an item's group follow one another. Rows without an item repeat the last one.
-    const uint32_t item = first + lane / kQuads, clamped = min(item, items - 1);
-    const uint32_t token = clamped % tokens, group = clamped / tokens;
-    const uint16_t* x = work.x(token, group, 4 * quad);
-    const uint16_t* suh = work.scales(group, 4 * quad);
-    RowValues row;
-#pragma unroll
-    for (int t = 0; t < kBlockTiles; ++t) {
-      float product[4], s[4];
-      unpack4(*reinterpret_cast<const uint2*>(x + t * kTile), work.params.x_dtype, product);
-      unpack4(*reinterpret_cast<const uint2*>(suh + t * kTile), TRELLINK_DTYPE_F16, s);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) product[i] = __fmul_rn(product[i], s[i]);
-      transform_tile(hadamard, product, row.v[t]);
+  for (uint32_t first = 0; first < tokens;) {
+    if (group >= work.groups) {
+      group -= work.groups;
+      first += kMmaColumns;
+      continue;
     }
-    transform_across_tiles(row);
-    Arithmetic::store_row(work.shared, row, group, token, quad, item < items);
+    // Rows without a token repeat the last one.
+    const uint32_t row = first + lane / kQuads, token = min(row, tokens - 1);
+    transform_rows<Arithmetic, kBf16>(signs, work.x(token, group, channel), work.scales(group, channel), work.shared,
+                                      group, row, row < tokens);
+    group += kWarps;
   }
 }
 
@@ -211,7 +231,11 @@ __device__ __forceinline__ void load_input(const TrellinkLinear& params, const T
   if constexpr (Arithmetic::kFewTokens) {
     load_items(work);
   } else {
-    load_rows(work);
+    if (params.x_dtype == TRELLINK_DTYPE_F16) {
+      load_rows<Arithmetic, false>(work);
+    } else {
+      load_rows<Arithmetic, true>(work);
+    }
   }
 }
 

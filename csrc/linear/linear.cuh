@@ -1,13 +1,15 @@
 // The fused linear kernel: input transform, decode, multiply, exchange, epilogue.
 //
-// Work is cut by output columns: a CTA owns neighbouring 16-column strips over the whole K of the
-// rank's shard, its warps share K. So a partial sum leaves the CTA once, and the sum over ranks
+// Work is cut by output columns: a CTA, or a cluster of CTAs that share K, owns neighbouring 16-column
+// strips over the whole K of the rank's shard. So a partial sum leaves it once, and the sum over ranks
 // and the gathering of a 128-column group for the output transform are the same exchange.
 //
-// An arithmetic (formed.cuh, formed_pairs.cuh, bytes.cuh) says how weights and inputs meet:
+// An arithmetic (formed.cuh, formed_pairs.cuh, bytes.cuh, wide.cuh) says how weights and inputs meet:
 //   Codebooks            the ones it serves
 //   kTokens              tokens of a pass
 //   kStrips              strips that a warp takes at once at up to kPairedHalfBits; beyond, one
+//   kWarpsTogether       warps that take neighbouring strips of the same K groups, a warpgroup or one
+//   kHeldTokens          tokens that shared memory has places for, 0 for as many as there are
 //   kTokenGroupBytes     shared memory for a group of one token's inputs, and Scale beside it
 //   store_row            writes a transformed group of a token there
 //   multiply             adds a block's products to an Accumulator
@@ -21,8 +23,10 @@
 #include "linear/formed.cuh"
 #include "linear/formed_pairs.cuh"
 #include "linear/input.cuh"
+#include "linear/operands.cuh"
 #include "linear/strip_gemm.cuh"
 #include "linear/weight_stream.cuh"
+#include "linear/wide.cuh"
 
 namespace trellink {
 
@@ -36,21 +40,22 @@ struct Frame {
   ExchangeState exchange;
 };
 
-// One CTA's run of the kernel.
-template <class Arithmetic>
+// One CTA's run of the kernel. kNorm: finished rows are normalised; a kernel of its own, since the others would
+// pay for the code (docs/performance.md).
+template <class Arithmetic, bool kNorm>
 class LinearCta {
  public:
-  __device__ LinearCta(const TrellinkLinear& params, uint64_t* barriers)
-      : params_(params), weights_(params, barriers) {}
+  __device__ LinearCta(const TrellinkLinear& params, WeightStreams& streams)
+      : params_(params), weights_(params, streams) {}
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
     {
-      const Cut cut = Cut::of(params_, Arithmetic::kStrips);
+      const Cut cut = Cut::of(params_, Arithmetic::kStrips * Arithmetic::kWarpsTogether);
       const auto piece = Piece<Arithmetic>::first(params_, cut);
       // Neither scales nor weights depend on another launch. The scales are needed first.
-      prefetch_scales(piece);
-      begin_weights(piece);
+      if (!params_.operands) prefetch_scales(cut, piece);
+      begin_weights(cut, piece);
       if (threadIdx.x == 0) {
         frame.cut = cut;
         frame.piece = piece;
@@ -63,30 +68,46 @@ class LinearCta {
     ExchangeState state{};
     if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
     // An empty shard has no input.
-    if (params_.k_groups > 0) load_chunk(frame, 0);
+    if (frame.cut.groups() > 0) load_chunk(frame, frame.cut.first_group, 0);
     if (ptx::opaque(threadIdx.x) == 0) frame.exchange = state;
     for (;;) {
       if constexpr (Arithmetic::kStrips > 1) {
         if (frame.piece.paired(params_)) multiply<Arithmetic::kStrips>(frame);
       }
       if (!frame.piece.paired(params_)) multiply<1>(frame);
-      const Exchange exchange(params_.exchange, frame.exchange);
-      if (frame.piece.is_first(frame.cut) && !exchange.enter()) return;
+      const Exchange exchange(params_.exchange, common_state(frame));
+      if (frame.piece.is_first(frame.cut) && !exchange.enter()) break;
       reduce_and_push(exchange, frame.piece);
       if (!next_piece(frame)) {
         ptx::launch_dependents();
-        finish_rows(params_, exchange);
+        finish_rows<kNorm>(params_, exchange);
         exchange.leave();
-        return;
+        break;
       }
     }
+    // The other CTAs of the cluster may still read what this one has in shared memory.
+    if (params_.k_splits > 1) ptx::cluster_sync();
   }
 
  private:
   using Shared = SharedLayout<Arithmetic>;
 
+  // Meets all threads that see the same sums.
+  __device__ __forceinline__ void synchronize() const {
+    if (params_.k_splits > 1) {
+      ptx::cluster_sync();
+    } else {
+      __syncthreads();
+    }
+  }
+
+  // The state by which the whole cluster acts: a failure may come between the loads of two CTAs.
+  __device__ __forceinline__ const ExchangeState& common_state(const Frame<Arithmetic>& frame) const {
+    return *(params_.k_splits > 1 ? ptx::shared_of_rank(&frame.exchange, 0) : &frame.exchange);
+  }
+
   // Starts this warp's weights of a piece on their way.
-  __device__ __forceinline__ void begin_weights(const Piece<Arithmetic>& piece) {
+  __device__ __forceinline__ void begin_weights(const Cut& cut, const Piece<Arithmetic>& piece) {
     const TrellinkSegment& segment = params_.segment[piece.segment];
     const uint32_t count = piece.strips_per_warp(params_);
     const Share share(piece.strips, count);
@@ -94,15 +115,16 @@ class LinearCta {
     const uint32_t strip = piece.strip - segment.first_strip + share.slot * count;
     const auto* blocks = reinterpret_cast<const uint32_t*>(segment.blocks) +
                          static_cast<uint64_t>(strip) * params_.k_groups * block_words;
-    const uint32_t first = share.works() ? share.slice : params_.k_groups;
-    weights_.begin(blocks, count, block_words, first, share.slices);
+    const uint32_t first = share.works() ? cut.first_group + share.slice : cut.end_group;
+    weights_.begin(blocks, count, block_words, first, cut.end_group, share.slices);
   }
 
   // Brings the first piece's input scales near, which come from memory and are needed first.
-  __device__ __forceinline__ void prefetch_scales(const Piece<Arithmetic>& piece) const {
+  __device__ __forceinline__ void prefetch_scales(const Cut& cut, const Piece<Arithmetic>& piece) const {
     constexpr uint32_t kLineBytes = 128, kGroupLines = kGroup * sizeof(uint16_t) / kLineBytes;
     const auto* suh = reinterpret_cast<const unsigned char*>(params_.segment[piece.segment].suh);
-    for (uint32_t i = threadIdx.x; i < params_.k_groups * kGroupLines; i += blockDim.x) {
+    const uint32_t end = cut.end_group * kGroupLines;
+    for (uint32_t i = cut.first_group * kGroupLines + threadIdx.x; i < end; i += blockDim.x) {
       ptx::prefetch_l2(suh + i * kLineBytes);
     }
   }
@@ -114,14 +136,14 @@ class LinearCta {
     Piece<Arithmetic> piece = done;
     if (!piece.next(params_, cut)) return false;
     // The shared input stays if all of K fits and the piece differs in its strips alone.
-    const bool stays = params_.k_groups <= params_.chunk_groups && piece.segment == done.segment &&
+    const bool stays = cut.groups() <= params_.chunk_groups && piece.segment == done.segment &&
                        piece.first_token == done.first_token;
     // Where weights go are sums that other threads were reading, and the frame holds the piece.
 #if __CUDA_ARCH__ >= 900
     ptx::fence_async_copies();
 #endif
-    __syncthreads();
-    begin_weights(piece);
+    synchronize();
+    begin_weights(cut, piece);
     if (ptx::opaque(threadIdx.x) == 0) {
       frame.piece = piece;
       frame.input_is_loaded = stays;
@@ -130,28 +152,59 @@ class LinearCta {
     return true;
   }
 
-  // Loads the input of the frame's piece, from group `chunk` on as far as it fits.
-  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
-    const Shared shared(params_, frame.piece.tokens);
-    const uint32_t groups = min(shared.groups, params_.k_groups - chunk);
-    load_input(params_, params_.segment[frame.piece.segment], shared, frame.piece.first_token, chunk, groups);
+  // Loads the step of the input of the frame's piece that begins with group `chunk` to places from `place` on;
+  // operands may still be on their way.
+  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk, uint32_t place) const {
+    const Piece<Arithmetic>& piece = frame.piece;
+    const Shared shared(params_, piece.tokens);
+    const uint32_t groups = min(params_.step_groups, frame.cut.end_group - chunk);
+    if constexpr (Arithmetic::kHeldTokens > 0) {
+      if (params_.operands) {
+        const Operands<Arithmetic> operands(params_, piece.segment, piece.first_token / Arithmetic::kTokens);
+        copy_operands(operands, shared, chunk, place, groups);
+        return;
+      }
+    }
+    load_input(params_, params_.segment[piece.segment], shared, piece.first_token, chunk, groups);
+  }
+
+  // Waits for the input that this thread has copied and makes it known to the tensor core.
+  __device__ __forceinline__ void publish_input() const {
+    if constexpr (Arithmetic::kHeldTokens > 0) {
+      ptx::cp_async_wait_all();
+#if __CUDA_ARCH__ >= 900
+      ptx::fence_async_copies();
+#endif
+    }
   }
 
   // Multiplies the frame's piece, kCount strips to a warp, and leaves each warp's sums in its place.
   template <int kCount>
   __device__ __forceinline__ void multiply(const Frame<Arithmetic>& frame) {
     typename Arithmetic::Accumulator acc[kCount];
-    for (uint32_t chunk = 0; chunk < params_.k_groups;) {
-      if (chunk > 0 || !frame.input_is_loaded) load_chunk(frame, chunk);
+    const uint32_t step = params_.step_groups;
+    // Where all of what fits is loaded at a time, the next step has to wait.
+    const bool ahead = step < params_.chunk_groups;
+    // First group and, in the lowest bit, in which half of the places: one register through the loop.
+    for (uint32_t at = frame.cut.first_group * 2; at / 2 < frame.cut.end_group;) {
+      const uint32_t chunk = at / 2;
+      if (chunk == frame.cut.first_group ? !frame.input_is_loaded : !ahead) load_chunk(frame, chunk, 0);
+      publish_input();
       __syncthreads();
       const Shared shared(params_, frame.piece.tokens);
-      const uint32_t end = min(chunk + shared.groups, params_.k_groups);
+      const uint32_t place = at % 2 * step, next = chunk + step;
+      if (ahead && next < frame.cut.end_group) load_chunk(frame, next, step - place);
+      const uint32_t end = min(next, frame.cut.end_group);
       // The groups of a slice do not depend on where chunks begin, so neither does the sum.
-      StripGemm<Arithmetic, kCount> gemm{shared, weights_, chunk, end, acc};
+      StripGemm<Arithmetic, kCount> gemm{shared, weights_, chunk - place, end, acc};
       const TrellinkSegment& segment = params_.segment[frame.piece.segment];
       Arithmetic::Codebooks::run(segment.codebook, segment.half_bits, gemm);
-      chunk += shared.groups;
-      if (chunk < params_.k_groups) __syncthreads();
+      at += 2 * step;
+      if (ahead) {
+        at ^= 1;
+      } else if (at / 2 < frame.cut.end_group) {
+        __syncthreads();
+      }
     }
     // What the warp has read, sums may replace.
     __syncwarp();
@@ -160,10 +213,11 @@ class LinearCta {
 #pragma unroll
       for (int s = 0; s < kCount; ++s) Arithmetic::store_sums(shared, s, threadIdx.x % kLanes, acc[s]);
     }
-    __syncthreads();
+    synchronize();
   }
 
-  // Adds up the sums of a piece over the slices of K and sends them.
+  // Adds up the sums of a piece, over the slices of K of this CTA and over the CTAs of the cluster, and
+  // sends them. Each CTA of the cluster does a part.
   __device__ __forceinline__ void reduce_and_push(const Exchange& exchange, const Piece<Arithmetic>& piece) const {
     constexpr uint32_t kPairs = kTile / 2;
     const Shared shared(params_, piece.tokens);
@@ -171,19 +225,25 @@ class LinearCta {
     const Share share(piece.strips, count);
     const uint64_t columns = static_cast<uint64_t>(params_.strips) * kTile;
     const uint32_t first_column = (piece.strip - params_.first_strip) * kTile;
+    const uint32_t splits = params_.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
 #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < piece.tokens * piece.strips * kPairs; i += blockDim.x) {
+    for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kPairs;
+         i += splits * blockDim.x) {
       const uint32_t channel = i % kPairs * 2, strip = i / kPairs % piece.strips, token = i / kPairs / piece.strips;
       const float* first = shared.sum(strip / count, strip % count, token, channel);
-      const float2 sum = add_slices(first, share.slots * params_.warp_bytes / sizeof(float), share.slices);
+      const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
+      float2 sum = make_float2(0, 0);
+#pragma unroll 1
+      for (uint32_t from = 0; from < splits; ++from) {
+        add_slices(splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
+      }
       exchange.push((piece.first_token + token) * columns + first_column + strip * kTile + channel, sum.x, sum.y);
     }
   }
 
-  // The sum of a pair of every slice's sums, in order; the loads of several overlap.
-  static __device__ __forceinline__ float2 add_slices(const float* first, uint32_t stride, uint32_t slices) {
+  // Adds a pair of sums of every slice to `sum`, in order; the loads of several overlap.
+  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float2& sum) {
     constexpr uint32_t kBatch = 4;
-    float2 sum = make_float2(0, 0);
 #pragma unroll 1
     for (uint32_t slice = 0; slice < slices; slice += kBatch) {
       float2 v[kBatch];
@@ -196,7 +256,6 @@ class LinearCta {
         if (slice + b < slices) sum = make_float2(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y));
       }
     }
-    return sum;
   }
 
   const TrellinkLinear& params_;
@@ -204,10 +263,10 @@ class LinearCta {
 };
 
 // The body of a kernel. params must be the kernel's __grid_constant__ parameter.
-template <class Arithmetic>
+template <class Arithmetic, bool kNorm>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
-  __shared__ uint64_t barriers[kWarps];
-  LinearCta<Arithmetic>(params, barriers).run();
+  __shared__ WeightStreams streams;
+  LinearCta<Arithmetic, kNorm>(params, streams).run();
 }
 
 }  // namespace trellink

@@ -2,7 +2,7 @@
 //
 //   places  [warp] warp_bytes                        the weights on their way to a warp; later its sums,
 //                                                    f32 [strip][kTokens][kSumStride]
-//   scales  Scale [group][tokens, to an even number] what undoes the scaling of a group of inputs
+//   scales  Scale [group][tokens, to whole 16 bytes] what undoes the scaling of a group of inputs
 //   input   [group][token] kTokenGroupBytes          the transformed input as MMA operands
 //
 // The operands of a group are ordered as the arithmetic reads them. The input is cut to as many
@@ -19,13 +19,18 @@ constexpr int kWarps = TRELLINK_LINEAR_THREADS / 32;
 constexpr int kMmaColumns = 8;  // columns of an MMA's B operand
 constexpr int kQuads = 4;       // lanes that share a column
 
+// Tokens that a group of inputs has places for.
+template <class Arithmetic>
+__device__ __forceinline__ uint32_t held_tokens(uint32_t tokens) {
+  return Arithmetic::kHeldTokens > 0 ? Arithmetic::kHeldTokens : tokens;
+}
+
 template <class Arithmetic>
 struct SharedLayout {
   using Scale = typename Arithmetic::Scale;
   static constexpr uint32_t kTokens = Arithmetic::kTokens;
   // 16 channels and a pad that keeps the lanes of an accumulator fragment on different banks.
   static constexpr uint32_t kSumStride = 20;
-  static constexpr uint32_t kAlignment = 16;  // of the input, which follows scales of any number
 
   unsigned char* base;
   uint32_t warp_bytes;
@@ -37,7 +42,7 @@ struct SharedLayout {
       : base(ptx::dynamic_shared()),
         warp_bytes(params.warp_bytes),
         tokens(pass_tokens),
-        scale_bytes((pass_tokens + 1) / 2 * 2 * sizeof(Scale)),
+        scale_bytes((held_tokens<Arithmetic>(pass_tokens) * sizeof(Scale) + 15) / 16 * 16),
         groups(params.chunk_groups) {}
 
   // The sums of the strip'th strip of a warp.
@@ -50,8 +55,8 @@ struct SharedLayout {
   // The operands of a token's group, 16-byte aligned. Neighbouring tokens lie kTokenGroupBytes apart, which the
   // arithmetic chooses so that the lanes of an access fall on different banks.
   __device__ unsigned char* input(uint32_t group, uint32_t token) const {
-    const uint32_t first = kWarps * warp_bytes + (groups * scale_bytes + kAlignment - 1) / kAlignment * kAlignment;
-    return base + first + (group * tokens + token) * Arithmetic::kTokenGroupBytes;
+    const uint32_t place = group * held_tokens<Arithmetic>(tokens) + token;
+    return base + kWarps * warp_bytes + groups * scale_bytes + place * Arithmetic::kTokenGroupBytes;
   }
 };
 

@@ -15,8 +15,8 @@ template <class Arithmetic, int kCount>
 struct StripGemm {
   const SharedLayout<Arithmetic>& shared;
   WeightStream& weights;
-  uint32_t chunk;  // first group of the chunk; it lies in group 0 of the shared input
-  uint32_t end;    // of the chunk
+  uint32_t first;  // the group that lies, or would lie, in place 0 of the shared input
+  uint32_t end;    // of what is loaded
   typename Arithmetic::Accumulator (&acc)[kCount];
 
   // Bitrates that the other kCount serves are not compiled for this one.
@@ -38,11 +38,11 @@ struct StripGemm {
       if constexpr (kCount == 2) {
         const B blocks[2] = {B(words, lane), B(words + kWords, lane)};
         weights.advance(kCount, kWords);
-        Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - chunk, lane, acc);
+        Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - first, lane, acc);
       } else {
         const B blocks[1] = {B(words, lane)};
         weights.advance(kCount, kWords);
-        Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - chunk, lane, acc);
+        Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - first, lane, acc);
       }
     }
   }

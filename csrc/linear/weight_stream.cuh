@@ -11,12 +11,18 @@
 
 namespace trellink {
 
+// What the warps of a CTA have of their streams in shared memory: registers are scarce.
+struct WeightStreams {
+  uint64_t barriers[kWarps];
+  const uint32_t* blocks[kWarps];  // of the first strip
+  uint32_t end, stride;            // of the K groups; the same for all
+};
+
 class WeightStream {
  public:
-  // params must be the kernel's __grid_constant__ parameter: it takes no registers. `barriers` are words
-  // of shared memory, one for each warp. By whole warps.
-  __device__ WeightStream(const TrellinkLinear& params, uint64_t* barriers)
-      : params_(params), barriers_(barriers), warp_(ptx::warp_index()) {
+  // params must be the kernel's __grid_constant__ parameter: it takes no registers. By whole warps.
+  __device__ WeightStream(const TrellinkLinear& params, WeightStreams& streams)
+      : params_(params), streams_(streams), warp_(ptx::warp_index()) {
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x % kLanes == 0) {
       ptx::mbarrier_init(barrier());
@@ -26,14 +32,18 @@ class WeightStream {
 #endif
   }
 
-  // The blocks of K groups first, first + stride, ... of `count` neighbouring strips, the first of which
+  // The blocks of K groups first, first + stride, ... below `end` of `count` neighbouring strips, the first of which
   // begins at `strip`; a block has `block_words`. Starts with the first group. What was begun before has
   // all been taken.
-  __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t first, uint32_t stride) {
-    blocks_ = strip;
+  __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t first, uint32_t end,
+                        uint32_t stride) {
     group_ = first;
-    stride_ = stride;
-    fetch(count, block_words);
+    streams_.blocks[warp_] = strip;
+    if (threadIdx.x == 0) {
+      streams_.end = end;
+      streams_.stride = stride;
+    }
+    if (first < end) fetch(count, block_words);
   }
 
   // The group that comes next; beyond the last when all are done.
@@ -55,30 +65,30 @@ class WeightStream {
   __device__ void advance(uint32_t count, uint32_t block_words) {
     __syncwarp();
     parity_ ^= 1;
-    group_ += stride_;
-    fetch(count, block_words);
+    group_ += streams_.stride;
+    if (group_ < streams_.end) fetch(count, block_words);
   }
 
  private:
-  __device__ uint64_t* barrier() const { return barriers_ + warp_; }
+  __device__ uint64_t* barrier() const { return streams_.barriers + warp_; }
 
   __device__ uint32_t* place() const {
     return reinterpret_cast<uint32_t*>(ptx::dynamic_shared() + warp_ * params_.warp_bytes);
   }
 
   __device__ void fetch(uint32_t count, uint32_t block_words) const {
-    if (group_ >= params_.k_groups) return;
     const uint64_t strip_words = static_cast<uint64_t>(params_.k_groups) * block_words;
-    const uint32_t* from = blocks_ + group_ * block_words;
     uint32_t* to = place();
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x % kLanes != 0) return;
+    const uint32_t* from = streams_.blocks[warp_] + group_ * block_words;
     const uint32_t block_bytes = block_words * sizeof(uint32_t);
     ptx::mbarrier_expect(barrier(), count * block_bytes);
     for (uint32_t s = 0; s < count; ++s) {
       ptx::copy_bulk(to + s * block_words, from + s * strip_words, block_bytes, barrier());
     }
 #else
+    const uint32_t* from = streams_.blocks[warp_] + group_ * block_words;
     constexpr uint32_t kWordsPerCopy = 4;
     for (uint32_t s = 0; s < count; ++s) {
       for (uint32_t i = threadIdx.x % kLanes * kWordsPerCopy; i < block_words; i += kLanes * kWordsPerCopy) {
@@ -89,11 +99,10 @@ class WeightStream {
   }
 
   const TrellinkLinear& params_;
-  uint64_t* const barriers_;
+  WeightStreams& streams_;
   const uint32_t warp_;  // found out once, by all lanes
-  const uint32_t* blocks_;
   uint32_t parity_ = 0;  // of the barrier's phase in which the next group arrives
-  uint32_t group_, stride_;
+  uint32_t group_;
 };
 
 }  // namespace trellink

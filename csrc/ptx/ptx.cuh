@@ -137,6 +137,89 @@ __device__ __forceinline__ void mma_m16n8k32_u8s8(int32_t (&d)[4], uint32_t a0, 
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// ---- tensor cores, by warpgroups: sm_90a alone ----
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define TRELLINK_WGMMA 1
+
+// Where the tensor core finds a matrix in shared memory that consists of core matrices, 8 rows of 16 bytes:
+// the next one along K lies `k_bytes` further, the next one across `n_bytes`.
+__device__ __forceinline__ uint64_t matrix_descriptor(const void* shared, uint32_t k_bytes, uint32_t n_bytes) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  return static_cast<uint64_t>((address & 0x3ffffu) >> 4) | static_cast<uint64_t>(k_bytes >> 4) << 16 |
+         static_cast<uint64_t>(n_bytes >> 4) << 32;
+}
+
+// Orders what this warp has written to registers before MMAs that are started later.
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+// What has been started since the last one becomes a group.
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// Waits until all groups but the last kGroups have ended.
+template <int kGroups>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory");
+}
+
+// Keeps the compiler from moving what reads results, or makes operands, across: it does not know that an MMA that
+// has been started still works on registers.
+template <int kBlocks>
+__device__ __forceinline__ void wgmma_results(float (&d)[kBlocks][4]) {
+#pragma unroll
+  for (int i = 0; i < kBlocks * 4; ++i) asm volatile("" : "+f"(d[i / 4][i % 4])::"memory");
+}
+
+// Starts d = a (64x16, of which each warp has 16 rows) * b (16 x tokens, a descriptor) + d if `add`; a, b fp16,
+// d fp32. For 16 tokens.
+__device__ __forceinline__ void wgmma_f16(float (&d)[2][4], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %13, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7"
+      "}, {%8,%9,%10,%11}, %12, p, 1, 1, 0; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
+        "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<uint32_t>(add)));
+}
+
+// The same for 32 tokens.
+__device__ __forceinline__ void wgmma_f16(float (&d)[4][4], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %21, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+      "}, {%16,%17,%18,%19}, %20, p, 1, 1, 0; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
+        "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+        "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<uint32_t>(add)));
+}
+
+// The same for 64 tokens.
+__device__ __forceinline__ void wgmma_f16(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+      "}, {%32,%33,%34,%35}, %36, p, 1, 1, 0; }"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
+        "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+        "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+        "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
+        "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+        "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<uint32_t>(add)));
+}
+
+#else
+#define TRELLINK_WGMMA 0
+#endif
+
 // ---- memory ----
 
 // For what is read once: past L1.
@@ -201,6 +284,14 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint
 
 #endif
 
+// A load from shared memory that stays where it is written.
+__device__ __forceinline__ uint32_t ld_volatile_shared(const void* shared) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  uint32_t d;
+  asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(d) : "r"(address) : "memory");
+  return d;
+}
+
 // Asks for the 128-byte line of an address; nothing depends on it.
 __device__ __forceinline__ void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
@@ -259,7 +350,8 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
   return dynamic_shared_bytes;
 }
 
-// ---- launch: from sm_90 on; before, a launch depends on all of the one before it ----
+// ---- launch and cluster: from sm_90 on; before, a launch depends on all of the one before it, and every
+// ---- CTA is a cluster by itself
 
 // Waits until the launches that this one depends on have ended and their writes can be seen.
 __device__ __forceinline__ void grid_dependency_wait() {
@@ -274,6 +366,39 @@ __device__ __forceinline__ void launch_dependents() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+
+// This CTA's place in its cluster.
+__device__ __forceinline__ uint32_t cluster_rank() {
+#if __CUDA_ARCH__ >= 900
+  uint32_t d;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(d));
+  return d;
+#else
+  return 0;
+#endif
+}
+
+// Meets all threads of the cluster; what was written before is seen after.
+__device__ __forceinline__ void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+// Where CTA `rank` of the cluster has what this CTA has at `shared`.
+template <class T>
+__device__ __forceinline__ const T* shared_of_rank(const T* shared, uint32_t rank) {
+#if __CUDA_ARCH__ >= 900
+  const T* d;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(d) : "l"(shared), "r"(rank));
+  return d;
+#else
+  return shared;
+#endif
+}
+
+// Ends the launch with an error.
+__device__ __forceinline__ void trap() { asm volatile("trap;"); }
 
 // ---- time ----
 

@@ -35,7 +35,7 @@ impl CudaRank {
             Some(input) => read_from(input, ordinal)?,
             None => (out.pointer, out.dtype),
         };
-        let exchange = self.group_exchange(operation);
+        let exchange = self.group_channel().exchange(operation);
         for octets in plan.launches() {
             let shape = plan.shape(octets.len(), self.sm_share());
             let first = (octets.start * OCTET) as u64;
@@ -64,6 +64,7 @@ impl CudaRank {
         let kernels = self.kernels();
         let launch = Launch {
             grid: shape.grid,
+            cluster: 1,
             threads: shape.threads,
             shared_bytes: 0,
             stream: stream.raw,

@@ -51,6 +51,7 @@ pub fn decode(linear: &Linear<'_>, ordinal: usize) -> Result<Vec<f16>> {
         .min(kernels.sm_count as u32 * 16);
     let launch = Launch {
         grid,
+        cluster: 1,
         threads: THREADS,
         shared_bytes: 0,
         stream: stream.cu_stream(),

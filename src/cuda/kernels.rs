@@ -4,6 +4,7 @@
 //! otherwise wait behind a kernel that waits for this rank.
 
 use super::driver::{attribute, bind, check};
+use crate::ffi::TRELLINK_LINEAR_THREADS;
 use crate::plan::LinearKernel;
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
@@ -25,8 +26,10 @@ pub(crate) struct Kernel {
 /// How a kernel is launched: one-dimensional, on one stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Launch {
-    /// CTAs.
+    /// CTAs, a multiple of `cluster`.
     pub(crate) grid: u32,
+    /// CTAs of a cluster; 1 without clusters, which are there from sm_90 on.
+    pub(crate) cluster: u32,
     /// Threads of a CTA.
     pub(crate) threads: u32,
     /// Dynamic shared memory of a CTA.
@@ -42,16 +45,22 @@ pub(crate) struct Launch {
 pub(crate) struct Kernels {
     context: Arc<CudaContext>,
     modules: Vec<sys::CUmodule>,
-    /// In the order of [`LinearKernel::ALL`].
-    linear: Vec<Kernel>,
+    /// In the order of [`LinearKernel::ALL`]; plain, and with an RMSNorm.
+    linear: Vec<[Kernel; 2]>,
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
+    /// Clusters of two CTAs of any linear kernel that shares K which the device holds at once, with all the
+    /// dynamic shared memory they may have; 0 where there are no clusters.
+    pub(crate) cluster_pairs: usize,
+    pub(crate) transform: Kernel,
     pub(crate) decode: Kernel,
     pub(crate) stream: Kernel,
     pub(crate) all_reduce: Kernel,
     pub(crate) link_probe: Kernel,
     /// Multiprocessors of the device.
     pub(crate) sm_count: usize,
+    /// Tokens that a pass may have: as many as the device's MMAs leave registers for.
+    pub(crate) most_tokens: usize,
     /// Whether the device knows programmatic dependent launches.
     early_launches: bool,
 }
@@ -70,8 +79,12 @@ impl Kernels {
         let mut linear = Vec::new();
         for kernel in LinearKernel::ALL {
             let symbol = format!("trellink_{}", kernel.name());
-            linear.push(modules.kernel(context, kernel.name(), &symbol)?);
+            linear.push([
+                modules.kernel(context, kernel.name(), &symbol)?,
+                modules.kernel(context, kernel.name(), &format!("{symbol}_norm"))?,
+            ]);
         }
+        let transform = modules.kernel(context, "transform", "trellink_transform")?;
         let decode = modules.kernel(context, "decode", "trellink_decode")?;
         let stream = modules.kernel(context, "stream", "trellink_stream")?;
         let all_reduce = modules.kernel(context, "all_reduce", "trellink_all_reduce")?;
@@ -80,19 +93,33 @@ impl Kernels {
             context,
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
         )?;
+        let capability = context.compute_capability().unwrap_or_default();
+        let is_hopper = capability.0 >= 9;
+        let has_warpgroups =
+            capability == (9, 0) && super::BUILT_FOR.split(',').any(|arch| arch == "90a");
         Ok(Kernels {
             context: context.clone(),
             modules: std::mem::take(&mut modules.0),
-            max_shared_bytes: linear.iter().map(|k| k.max_shared_bytes).min().unwrap_or(0),
+            max_shared_bytes: linear
+                .iter()
+                .flatten()
+                .map(|k| k.max_shared_bytes)
+                .min()
+                .unwrap_or(0),
+            cluster_pairs: if is_hopper {
+                cluster_pairs(&linear)?
+            } else {
+                0
+            },
+            most_tokens: if has_warpgroups { 64 } else { 32 },
             linear,
+            transform,
             decode,
             stream,
             all_reduce,
             link_probe,
             sm_count,
-            early_launches: context
-                .compute_capability()
-                .is_ok_and(|(major, _)| major >= 9),
+            early_launches: is_hopper,
         })
     }
 
@@ -100,10 +127,10 @@ impl Kernels {
         &self.context
     }
 
-    /// A linear kernel.
-    pub(crate) fn linear(&self, kernel: LinearKernel) -> Kernel {
+    /// A linear kernel, which normalises what it finishes or does not.
+    pub(crate) fn linear(&self, kernel: LinearKernel, norm: bool) -> Kernel {
         // Loaded in this order, all of them.
-        self.linear[kernel as usize]
+        self.linear[kernel as usize][usize::from(norm)]
     }
 
     /// Enqueues a kernel whose only parameter is `params`.
@@ -118,21 +145,14 @@ impl Kernels {
         params: &P,
     ) -> Result<()> {
         bind(&self.context)?;
-        let mut attribute = early_launch();
-        let config = sys::CUlaunchConfig {
-            gridDimX: launch.grid,
-            gridDimY: 1,
-            gridDimZ: 1,
-            blockDimX: launch.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: launch.shared_bytes,
-            hStream: launch.stream,
-            attrs: &mut attribute,
-            numAttrs: u32::from(launch.early && self.early_launches),
+        let launch = Launch {
+            early: launch.early && self.early_launches,
+            ..launch
         };
+        let mut attributes = Attributes::of(&launch);
+        let config = attributes.config(&launch);
         let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
-        // SAFETY: the driver copies parameter, configuration and attribute before it returns; the rest is
+        // SAFETY: the driver copies parameter, configuration and attributes before it returns; the rest is
         // the caller's.
         let status = unsafe {
             sys::cuLaunchKernelEx(
@@ -143,6 +163,43 @@ impl Kernels {
             )
         };
         check(status, "cuLaunchKernelEx")
+    }
+}
+
+/// What a launch has beside its dimensions.
+struct Attributes {
+    list: [sys::CUlaunchAttribute; 2],
+    count: u32,
+}
+
+impl Attributes {
+    fn of(launch: &Launch) -> Self {
+        let mut list = [early_launch(), early_launch()];
+        let mut count = usize::from(launch.early);
+        if launch.cluster > 1 {
+            list[count] = cluster_dimension(launch.cluster);
+            count += 1;
+        }
+        Attributes {
+            list,
+            count: count as u32,
+        }
+    }
+
+    /// Points into `self`.
+    fn config(&mut self, launch: &Launch) -> sys::CUlaunchConfig {
+        sys::CUlaunchConfig {
+            gridDimX: launch.grid,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: launch.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared_bytes,
+            hStream: launch.stream,
+            attrs: self.list.as_mut_ptr(),
+            numAttrs: self.count,
+        }
     }
 }
 
@@ -158,6 +215,51 @@ fn early_launch() -> sys::CUlaunchAttribute {
         std::ptr::addr_of_mut!((*pointer).value.programmaticStreamSerializationAllowed).write(1);
         attribute.assume_init()
     }
+}
+
+/// The attribute of a launch in clusters of so many CTAs.
+fn cluster_dimension(ctas: u32) -> sys::CUlaunchAttribute {
+    let mut attribute = MaybeUninit::<sys::CUlaunchAttribute>::zeroed();
+    let pointer = attribute.as_mut_ptr();
+    // SAFETY: as in `early_launch`.
+    unsafe {
+        std::ptr::addr_of_mut!((*pointer).id)
+            .write(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION);
+        std::ptr::addr_of_mut!((*pointer).value.clusterDim.x).write(ctas);
+        std::ptr::addr_of_mut!((*pointer).value.clusterDim.y).write(1);
+        std::ptr::addr_of_mut!((*pointer).value.clusterDim.z).write(1);
+        attribute.assume_init()
+    }
+}
+
+/// How many clusters of two CTAs the device holds at once of whichever linear kernel that shares K.
+/// `linear` is in the order of [`LinearKernel::ALL`].
+fn cluster_pairs(linear: &[[Kernel; 2]]) -> Result<usize> {
+    let mut least = usize::MAX;
+    let sharing = LinearKernel::ALL.iter().zip(linear);
+    for loaded in sharing
+        .filter(|(kernel, _)| !kernel.few_tokens())
+        .flat_map(|(_, both)| both)
+    {
+        let launch = Launch {
+            grid: 2,
+            cluster: 2,
+            threads: TRELLINK_LINEAR_THREADS,
+            shared_bytes: u32::try_from(loaded.max_shared_bytes).unwrap_or(u32::MAX),
+            stream: std::ptr::null_mut(),
+            early: false,
+        };
+        let mut attributes = Attributes::of(&launch);
+        let config = attributes.config(&launch);
+        let mut clusters = 0;
+        // SAFETY: the function is loaded, `clusters` is a valid place for the result, and the attributes that
+        // the configuration points to live until after the call.
+        let status =
+            unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, loaded.function, &config) };
+        check(status, "cuOccupancyMaxActiveClusters")?;
+        least = least.min(usize::try_from(clusters).unwrap_or(0));
+    }
+    Ok(least)
 }
 
 impl Drop for Kernels {

@@ -1,21 +1,22 @@
 //! One call of a layer as kernel launches.
 //!
 //! A call is one launch unless its output exceeds what the arena's slots hold; then it is one for
-//! each message. All work is done on the stack and in the driver.
+//! each message. Ahead of each may go one that transforms its input. All work is done on the stack and in the driver.
 
 use super::call::{
     input_of, norm_of, output_of, stream_of, DeviceInput, DeviceOutput, StreamHandle,
 };
 use super::kernels::Launch;
 use super::layer::CudaLinear;
-use super::rank::CudaRank;
+use super::rank::{Channel, CudaRank};
 use crate::call::{check_whole_rows, Epilogue, Input, Output, RmsNorm, Stream};
 use crate::ffi::{
-    TrellinkExchange, TrellinkLinear, TrellinkNorm, TRELLINK_DTYPE_BF16, TRELLINK_DTYPE_F16,
+    TrellinkLinear, TrellinkNorm, TrellinkTransform, TRELLINK_DTYPE_BF16, TRELLINK_DTYPE_F16,
     TRELLINK_DTYPE_F32, TRELLINK_EPILOGUE_ADD, TRELLINK_EPILOGUE_STORE, TRELLINK_LINEAR_THREADS,
+    TRELLINK_TRANSFORM_THREADS,
 };
 use crate::format::{DType, TILE};
-use crate::plan::{LaunchShape, LinearKernel, Machine, Work};
+use crate::plan::{LaunchShape, LinearKernel, Machine, TransformShape, Work};
 use crate::protocol::{messages, Operation};
 use crate::{Arithmetic, Result};
 
@@ -30,10 +31,11 @@ impl CudaRank {
         input: &Input<'_>,
         output: &Output<'_>,
     ) -> Result<()> {
-        let exchange = self.group_exchange(operation);
         let (layers, outputs) = (std::slice::from_ref(layer), std::slice::from_ref(output));
-        let rows = operation.rows as usize;
-        self.enqueue(layers, arithmetic, stream, input, rows, outputs, &exchange)
+        let channel = self.group_channel();
+        self.enqueue(
+            layers, arithmetic, stream, input, operation, outputs, channel,
+        )
     }
 
     /// Enqueues column-parallel layers over one input. Lengths are checked by the caller.
@@ -46,9 +48,10 @@ impl CudaRank {
         input: &Input<'_>,
         outputs: &[Output<'_>],
     ) -> Result<()> {
-        let exchange = self.local_exchange(operation);
-        let rows = operation.rows as usize;
-        self.enqueue(layers, arithmetic, stream, input, rows, outputs, &exchange)
+        let channel = self.local_channel();
+        self.enqueue(
+            layers, arithmetic, stream, input, operation, outputs, channel,
+        )
     }
 
     #[allow(clippy::too_many_arguments)] // the two entries' arguments, no subset of which has a name
@@ -58,17 +61,19 @@ impl CudaRank {
         arithmetic: Arithmetic,
         stream: &Stream<'_>,
         input: &Input<'_>,
-        rows: usize,
+        operation: Operation,
         outputs: &[Output<'_>],
-        exchange: &TrellinkExchange,
+        channel: &Channel,
     ) -> Result<()> {
         self.check()?;
+        let rows = operation.rows as usize;
         let ordinal = self.ordinal();
         let stream = stream_of(stream, ordinal)?;
         let input = input_of(input, ordinal)?;
         let mut params = TrellinkLinear {
             x_dtype: dtype_code(input.dtype),
-            exchange: *exchange,
+            exchange: channel.exchange(operation),
+            operands: channel.workspace(),
             ..Default::default()
         };
         for (layer, output) in layers.iter().zip(outputs) {
@@ -89,11 +94,16 @@ impl CudaRank {
         }
         // By the rows of the whole call: its messages all use the same arithmetic.
         let present = layers.iter().filter(|layer| layer.n() > 0);
-        let kernel = LinearKernel::choose(arithmetic, rows, present.map(CudaLinear::codebook));
+        let kernel = LinearKernel::choose(
+            arithmetic,
+            rows,
+            self.kernels().most_tokens,
+            present.map(CudaLinear::codebook),
+        );
         self.launch_all(kernel, &stream, input, rows, &params)
     }
 
-    /// Cuts the call into launches that fit the slots.
+    /// Cuts the call into launches that fit the slots. `whole.operands` is the workspace.
     fn launch_all(
         &self,
         kernel: LinearKernel,
@@ -123,6 +133,7 @@ impl CudaRank {
         Ok(())
     }
 
+    /// Enqueues one launch and, where its shape has one, the transform ahead of it.
     fn launch(
         &self,
         kernel: LinearKernel,
@@ -140,15 +151,23 @@ impl CudaRank {
         let machine = Machine {
             sms: self.sm_share(),
             max_shared_bytes: kernels.max_shared_bytes,
+            cluster_pairs: self.cluster_pairs(),
         };
         let shape = LaunchShape::new(kernel, &work, machine);
+        match shape.transform {
+            Some(transform) => self.launch_transform(stream, transform, params)?,
+            None => params.operands = 0,
+        }
+        params.k_splits = shape.k_splits;
         params.units = shape.units;
         params.more_units = shape.more_units;
         params.shared_bytes = shape.shared_bytes;
         params.warp_bytes = shape.warp_bytes;
         params.chunk_groups = shape.chunk_groups;
+        params.step_groups = shape.step_groups;
         let launch = Launch {
             grid: shape.grid,
+            cluster: shape.k_splits,
             threads: TRELLINK_LINEAR_THREADS,
             shared_bytes: shape.shared_bytes,
             stream: stream.raw,
@@ -157,7 +176,43 @@ impl CudaRank {
         // SAFETY: the kernel takes a TrellinkLinear. Weights and control words live as long as the
         // layer and the rank; input and outputs were vouched for by whoever made them (a borrow,
         // or the contract of the unsafe constructor), for as long as the stream needs them.
-        unsafe { kernels.launch(kernels.linear(kernel), launch, params) }
+        unsafe { kernels.launch(kernels.linear(kernel, params.norm.out != 0), launch, params) }
+    }
+
+    /// Enqueues the transform of a launch's input into the workspace, where the launch then finds it.
+    fn launch_transform(
+        &self,
+        stream: &StreamHandle<'_>,
+        shape: TransformShape,
+        params: &mut TrellinkLinear,
+    ) -> Result<()> {
+        params.operand_stride = shape.operand_stride;
+        let transform = TrellinkTransform {
+            x: params.x,
+            x_stride: params.x_stride,
+            x_dtype: params.x_dtype,
+            rows: params.rows,
+            k_groups: params.k_groups,
+            segments: params.segments,
+            pass_tokens: shape.pass_tokens,
+            operands: params.operands,
+            operand_stride: shape.operand_stride,
+            suh: params.segment.map(|segment| segment.suh),
+            ..Default::default()
+        };
+        let launch = Launch {
+            grid: shape.grid,
+            cluster: 1,
+            threads: TRELLINK_TRANSFORM_THREADS,
+            shared_bytes: 0,
+            stream: stream.raw,
+            early: self.may_launch_early(),
+        };
+        let kernels = self.kernels();
+        // SAFETY: the kernel takes a TrellinkTransform. Input and scales as for the launch behind it. What it
+        // writes fits the workspace, which lives as long as the rank; the launches of an exchange follow one
+        // another, so no other uses it meanwhile.
+        unsafe { kernels.launch(kernels.transform, launch, &transform) }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::ffi::{
     TRELLINK_STATE_OK,
 };
 use crate::path::Route;
+use crate::plan::WORKSPACE_BYTES;
 use crate::protocol::{ArenaLayout, Epoch, Operation};
 use crate::rank::Backend;
 use crate::{Device, Error, Group, Rank, Result};
@@ -49,14 +50,17 @@ impl Drop for Shared {
     }
 }
 
-/// The packets and words of one exchange, as one rank sees them.
+/// The packets and words of one exchange, as one rank sees them, and the memory of the launches that use it.
+/// These follow one another; those of a rank's other exchange may run at the same time.
 #[derive(Debug)]
-struct Channel {
+pub(super) struct Channel {
     params: TrellinkExchange,
     /// Pointed to by `params`, as the rank's control word is.
     epochs: DeviceBuffer,
     /// The arena of an exchange among the CTAs of this rank alone.
     local_arena: Option<DeviceBuffer>,
+    /// [`WORKSPACE_BYTES`] for transformed inputs.
+    workspace: DeviceBuffer,
 }
 
 /// One rank's state on its device.
@@ -181,6 +185,7 @@ impl Channel {
             params,
             epochs,
             local_arena,
+            workspace: DeviceBuffer::new(stream.context(), WORKSPACE_BYTES)?,
         };
         channel.restart(stream, group.first_epoch)?;
         Ok(channel)
@@ -198,7 +203,7 @@ impl Channel {
     }
 
     /// The exchange that a call of this operation makes.
-    fn exchange(&self, operation: Operation) -> TrellinkExchange {
+    pub(super) fn exchange(&self, operation: Operation) -> TrellinkExchange {
         let words = operation.to_words();
         TrellinkExchange {
             operation: TrellinkOperation {
@@ -210,6 +215,11 @@ impl Channel {
             },
             ..self.params
         }
+    }
+
+    /// Memory for transformed inputs, [`WORKSPACE_BYTES`].
+    pub(super) fn workspace(&self) -> sys::CUdeviceptr {
+        self.workspace.pointer()
     }
 }
 
@@ -276,21 +286,28 @@ impl CudaRank {
         self.sm_share == self.kernels.sm_count
     }
 
+    /// Clusters of two CTAs that are resident at once. None where ranks share a device: their CTAs would have to
+    /// be resident beside these, and the driver counts on the whole device.
+    pub(crate) fn cluster_pairs(&self) -> usize {
+        if self.sm_share == self.kernels.sm_count {
+            self.kernels.cluster_pairs
+        } else {
+            0
+        }
+    }
+
     pub(crate) fn slot_values(&self) -> usize {
         self.slot_values
     }
 
-    /// The exchange among all ranks, for a call; in a world of one, among the CTAs of this one.
-    pub(crate) fn group_exchange(&self, operation: Operation) -> TrellinkExchange {
-        self.group
-            .as_ref()
-            .unwrap_or(&self.local)
-            .exchange(operation)
+    /// The exchange among all ranks; in a world of one, among the CTAs of this one.
+    pub(super) fn group_channel(&self) -> &Channel {
+        self.group.as_ref().unwrap_or(&self.local)
     }
 
-    /// The exchange among the CTAs of this rank, for a call.
-    pub(crate) fn local_exchange(&self, operation: Operation) -> TrellinkExchange {
-        self.local.exchange(operation)
+    /// The exchange among the CTAs of this rank.
+    pub(super) fn local_channel(&self) -> &Channel {
+        &self.local
     }
 
     /// Which way the packets of the group take.

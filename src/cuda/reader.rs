@@ -112,6 +112,7 @@ impl WeightReader {
     unsafe fn launch(&self, params: &TrellinkStream, stream: sys::CUstream) -> Result<()> {
         let launch = Launch {
             grid: self.kernels.sm_count as u32 * TRELLINK_STREAM_CTAS_PER_SM,
+            cluster: 1,
             threads: TRELLINK_STREAM_THREADS,
             shared_bytes: 0,
             stream,

@@ -3,6 +3,7 @@
 pub const TRELLINK_MAX_WORLD: u32 = 8;
 pub const TRELLINK_MAX_SEGMENTS: u32 = 8;
 pub const TRELLINK_LINEAR_THREADS: u32 = 512;
+pub const TRELLINK_TRANSFORM_THREADS: u32 = 128;
 pub const TRELLINK_MAX_CTAS: u32 = 256;
 pub const TRELLINK_STREAM_THREADS: u32 = 512;
 pub const TRELLINK_STREAM_CTAS_PER_SM: u32 = 3;
@@ -221,18 +222,23 @@ pub struct TrellinkLinear {
     pub segments: u32,
     pub first_strip: u32,
     pub strips: u32,
+    pub k_splits: u32,
     pub units: u32,
     pub more_units: u32,
     pub shared_bytes: u32,
     pub warp_bytes: u32,
     pub chunk_groups: u32,
+    pub step_groups: u32,
+    pub reserved: u32,
+    pub operands: u64,
+    pub operand_stride: u64,
     pub norm: TrellinkNorm,
     pub exchange: TrellinkExchange,
     pub segment: [TrellinkSegment; 8usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 808usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 832usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -249,22 +255,74 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, first_strip) - 32usize];
     ["Offset of field: TrellinkLinear::strips"]
         [::core::mem::offset_of!(TrellinkLinear, strips) - 36usize];
+    ["Offset of field: TrellinkLinear::k_splits"]
+        [::core::mem::offset_of!(TrellinkLinear, k_splits) - 40usize];
     ["Offset of field: TrellinkLinear::units"]
-        [::core::mem::offset_of!(TrellinkLinear, units) - 40usize];
+        [::core::mem::offset_of!(TrellinkLinear, units) - 44usize];
     ["Offset of field: TrellinkLinear::more_units"]
-        [::core::mem::offset_of!(TrellinkLinear, more_units) - 44usize];
+        [::core::mem::offset_of!(TrellinkLinear, more_units) - 48usize];
     ["Offset of field: TrellinkLinear::shared_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 48usize];
+        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 52usize];
     ["Offset of field: TrellinkLinear::warp_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 52usize];
+        [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 56usize];
     ["Offset of field: TrellinkLinear::chunk_groups"]
-        [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 56usize];
+        [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 60usize];
+    ["Offset of field: TrellinkLinear::step_groups"]
+        [::core::mem::offset_of!(TrellinkLinear, step_groups) - 64usize];
+    ["Offset of field: TrellinkLinear::reserved"]
+        [::core::mem::offset_of!(TrellinkLinear, reserved) - 68usize];
+    ["Offset of field: TrellinkLinear::operands"]
+        [::core::mem::offset_of!(TrellinkLinear, operands) - 72usize];
+    ["Offset of field: TrellinkLinear::operand_stride"]
+        [::core::mem::offset_of!(TrellinkLinear, operand_stride) - 80usize];
     ["Offset of field: TrellinkLinear::norm"]
-        [::core::mem::offset_of!(TrellinkLinear, norm) - 64usize];
+        [::core::mem::offset_of!(TrellinkLinear, norm) - 88usize];
     ["Offset of field: TrellinkLinear::exchange"]
-        [::core::mem::offset_of!(TrellinkLinear, exchange) - 96usize];
+        [::core::mem::offset_of!(TrellinkLinear, exchange) - 120usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 232usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 256usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkTransform {
+    pub x: u64,
+    pub x_stride: u64,
+    pub x_dtype: u32,
+    pub rows: u32,
+    pub k_groups: u32,
+    pub segments: u32,
+    pub pass_tokens: u32,
+    pub reserved: u32,
+    pub operands: u64,
+    pub operand_stride: u64,
+    pub suh: [u64; 8usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkTransform"][::core::mem::size_of::<TrellinkTransform>() - 120usize];
+    ["Alignment of TrellinkTransform"][::core::mem::align_of::<TrellinkTransform>() - 8usize];
+    ["Offset of field: TrellinkTransform::x"]
+        [::core::mem::offset_of!(TrellinkTransform, x) - 0usize];
+    ["Offset of field: TrellinkTransform::x_stride"]
+        [::core::mem::offset_of!(TrellinkTransform, x_stride) - 8usize];
+    ["Offset of field: TrellinkTransform::x_dtype"]
+        [::core::mem::offset_of!(TrellinkTransform, x_dtype) - 16usize];
+    ["Offset of field: TrellinkTransform::rows"]
+        [::core::mem::offset_of!(TrellinkTransform, rows) - 20usize];
+    ["Offset of field: TrellinkTransform::k_groups"]
+        [::core::mem::offset_of!(TrellinkTransform, k_groups) - 24usize];
+    ["Offset of field: TrellinkTransform::segments"]
+        [::core::mem::offset_of!(TrellinkTransform, segments) - 28usize];
+    ["Offset of field: TrellinkTransform::pass_tokens"]
+        [::core::mem::offset_of!(TrellinkTransform, pass_tokens) - 32usize];
+    ["Offset of field: TrellinkTransform::reserved"]
+        [::core::mem::offset_of!(TrellinkTransform, reserved) - 36usize];
+    ["Offset of field: TrellinkTransform::operands"]
+        [::core::mem::offset_of!(TrellinkTransform, operands) - 40usize];
+    ["Offset of field: TrellinkTransform::operand_stride"]
+        [::core::mem::offset_of!(TrellinkTransform, operand_stride) - 48usize];
+    ["Offset of field: TrellinkTransform::suh"]
+        [::core::mem::offset_of!(TrellinkTransform, suh) - 56usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

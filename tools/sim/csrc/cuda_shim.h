@@ -70,6 +70,11 @@ void start_copy(const Copy& copy);
 void finish_copies(const uint32_t* counter);
 // A counter for copies that the running thread alone asks for.
 uint32_t* own_counter();
+// The CTA's cluster: its place, a meeting of all threads, and where another CTA has a variable in dynamic or
+// static shared memory. That CTA must have begun and must not end meanwhile.
+uint32_t cluster_rank();
+void cluster_sync();
+const void* shared_of_rank(const void* shared, uint32_t rank);
 // Ends the process with a message: the kernel did what it must never do.
 [[noreturn]] void fail(const char* what);
 

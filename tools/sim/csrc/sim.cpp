@@ -15,12 +15,14 @@
 #include "kernels/all_reduce.cu"
 #include "kernels/decode.cu"
 #include "kernels/linear_bytes_4.cu"
-#include "kernels/linear_formed_16.cu"
-#include "kernels/linear_formed_32.cu"
 #include "kernels/linear_formed_8.cu"
 #include "kernels/linear_formed_4.cu"
 #include "kernels/link_probe.cu"
 #include "link_faults.h"
+#include "kernels/linear_wide_16.cu"
+#include "kernels/linear_wide_32.cu"
+#include "kernels/linear_wide_64.cu"
+#include "kernels/transform.cu"
 
 #include <sched.h>
 #include <setjmp.h>
@@ -84,6 +86,14 @@ struct Fiber {
   bool done = false;
 };
 
+class Cta;
+
+// CTAs that meet and see each other's shared memory.
+struct Cluster {
+  std::vector<Cta*> ctas;
+  std::atomic<uint64_t> arrived{0};
+};
+
 class Cta {
  public:
   Cta(uint32_t block, uint32_t grid, uint32_t threads, uint32_t shared_bytes, std::function<void()> kernel)
@@ -128,6 +138,24 @@ class Cta {
     }
   }
 
+  void join(Cluster& cluster, uint32_t rank) {
+    cluster_ = &cluster;
+    cluster_rank_ = rank;
+    cluster.ctas[rank] = this;
+  }
+  uint32_t cluster_rank() const { return cluster_rank_; }
+  void cluster_sync() {
+    const uint64_t all = cluster_->ctas.size() * fibers_.size();
+    const uint64_t last = (cluster_->arrived++ / all + 1) * all;
+    while (cluster_->arrived < last) poll();
+  }
+  const void* shared_of_rank(const void* shared, uint32_t rank) const {
+    const auto* p = static_cast<const unsigned char*>(shared);
+    const Cta& other = *cluster_->ctas[rank];
+    const bool is_dynamic = p >= shared_.begin() && p < shared_.begin() + shared_.size();
+    return is_dynamic ? other.shared_.begin() + (p - shared_.begin()) : other.statics_ + (p - statics_);
+  }
+
   static thread_local Cta* running;
 
  private:
@@ -169,6 +197,10 @@ class Cta {
   uint32_t at_barrier_ = 0;
   uint64_t barriers_ = 0;
   std::vector<Copy> copies_;  // that have been put off
+  Cluster* cluster_ = nullptr;
+  uint32_t cluster_rank_ = 0;
+  // A variable of the thread. Every other one, static shared memory among them, is as far from it in every thread.
+  const unsigned char* statics_ = nullptr;
 };
 
 thread_local Cta* Cta::running = nullptr;
@@ -210,6 +242,7 @@ bool Cta::run_warp(uint32_t warp) {
 
 void Cta::run() {
   running = this;
+  statics_ = reinterpret_cast<const unsigned char*>(&place);
   std::vector<uint32_t> order(warps_.size());
   std::iota(order.begin(), order.end(), 0);
   const auto live = [&] { return std::any_of(fibers_.begin(), fibers_.end(), [](const Fiber& f) { return !f.done; }); };
@@ -250,12 +283,20 @@ LaneWords Cta::warp_exchange(Op op, const uint32_t* words, uint32_t count) {
   return buffer;
 }
 
-void launch(uint32_t grid, uint32_t threads, uint32_t shared_bytes, const std::function<void()>& kernel) {
-  std::vector<std::thread> ctas;
+// Groups of `cluster` neighbouring CTAs are clusters.
+void launch(uint32_t grid, uint32_t cluster, uint32_t threads, uint32_t shared_bytes,
+            const std::function<void()>& kernel) {
+  if (grid % cluster != 0) fail("a grid that is no multiple of its clusters");
+  std::vector<Cluster> clusters(grid / cluster);
+  std::vector<std::unique_ptr<Cta>> ctas;
   for (uint32_t block = 0; block < grid; ++block) {
-    ctas.emplace_back([=, &kernel] { Cta(block, grid, threads, shared_bytes, kernel).run(); });
+    clusters[block / cluster].ctas.resize(cluster);
+    ctas.push_back(std::make_unique<Cta>(block, grid, threads, shared_bytes, kernel));
+    ctas.back()->join(clusters[block / cluster], block % cluster);
   }
-  for (auto& cta : ctas) cta.join();
+  std::vector<std::thread> running;
+  for (auto& cta : ctas) running.emplace_back([&cta] { cta->run(); });
+  for (auto& thread : running) thread.join();
 }
 
 }  // namespace
@@ -273,6 +314,9 @@ void hold_up() { Cta::running->hold_up(); }
 unsigned char* dynamic_shared() { return Cta::running->shared(); }
 void start_copy(const Copy& copy) { Cta::running->start_copy(copy); }
 void finish_copies(const uint32_t* counter) { Cta::running->finish_copies(counter); }
+uint32_t cluster_rank() { return Cta::running->cluster_rank(); }
+void cluster_sync() { Cta::running->cluster_sync(); }
+const void* shared_of_rank(const void* shared, uint32_t rank) { return Cta::running->shared_of_rank(shared, rank); }
 uint32_t* own_counter() { return Cta::running->own_counter(); }
 void store_shared(uint64_t* p, uint64_t x, uint64_t y) { link_faults().store(p, x, y); }
 ulonglong2 load_shared(const uint64_t* p) { return link_faults().load(p); }
@@ -281,25 +325,39 @@ ulonglong2 load_shared(const uint64_t* p) { return link_faults().load(p); }
 
 // Runs one launch of a linear kernel, by its number in src/plan.rs, to its end.
 extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, uint32_t grid) {
-  static constexpr void (*kKernels[])(const TrellinkLinear) = {
-      trellink_linear_bytes_4, trellink_linear_formed_4, trellink_linear_formed_8, trellink_linear_formed_16,
-      trellink_linear_formed_32};
-  sim::launch(grid, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { kKernels[kernel](*params); });
+  static constexpr void (*kKernels[][2])(const TrellinkLinear) = {
+      {trellink_linear_bytes_4, trellink_linear_bytes_4_norm},
+      {trellink_linear_formed_4, trellink_linear_formed_4_norm},
+      {trellink_linear_formed_8, trellink_linear_formed_8_norm},
+      {trellink_linear_wide_16, trellink_linear_wide_16_norm},
+      {trellink_linear_wide_32, trellink_linear_wide_32_norm},
+      {trellink_linear_wide_64, trellink_linear_wide_64_norm},
+  };
+  const auto run = kKernels[kernel][params->norm.out != 0];
+  sim::launch(grid, params->k_splits, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { run(*params); });
+}
+
+// Tokens that a pass may have.
+extern "C" uint32_t trellink_sim_most_tokens() { return TRELLINK_WGMMA ? 64 : 32; }
+
+// Runs one launch of the transform kernel to its end.
+extern "C" void trellink_sim_transform(const TrellinkTransform* params, uint32_t grid) {
+  sim::launch(grid, 1, TRELLINK_TRANSFORM_THREADS, 0, [=] { trellink_transform(*params); });
 }
 
 // Runs one launch of the decode kernel to its end.
 extern "C" void trellink_sim_decode(const TrellinkDecode* params, uint32_t grid) {
-  sim::launch(grid, 128, 0, [=] { trellink_decode(*params); });
+  sim::launch(grid, 1, 128, 0, [=] { trellink_decode(*params); });
 }
 
 // Runs one launch of the all-reduce kernel to its end.
 extern "C" void trellink_sim_all_reduce(const TrellinkAllReduce* params, uint32_t grid, uint32_t threads) {
-  sim::launch(grid, threads, 0, [=] { trellink_all_reduce(*params); });
+  sim::launch(grid, 1, threads, 0, [=] { trellink_all_reduce(*params); });
 }
 
 // Runs one side of a link's probe to its end.
 extern "C" void trellink_sim_link_probe(const TrellinkLinkProbe* params) {
-  sim::launch(1, TRELLINK_LINK_PROBE_THREADS, 0, [=] { trellink_link_probe(*params); });
+  sim::launch(1, 1, TRELLINK_LINK_PROBE_THREADS, 0, [=] { trellink_link_probe(*params); });
 }
 
 // Makes one access to [begin, end) go wrong; until it is mended. Several ranges must not overlap.

@@ -25,6 +25,8 @@ pub struct SimGroup {
     pub sms: usize,
     /// Shared memory of a CTA.
     pub max_shared_bytes: usize,
+    /// As `trellink::plan::Machine::cluster_pairs`.
+    pub cluster_pairs: usize,
 }
 
 /// Which ranks a launch exchanges with.

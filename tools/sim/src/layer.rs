@@ -1,17 +1,21 @@
 //! Layers and their launches, cut and shaped by the library's own code.
 
-use crate::bindings::{TrellinkDecode, TrellinkLinear, TrellinkNorm, TrellinkSegment};
+use crate::bindings::{
+    TrellinkDecode, TrellinkLinear, TrellinkNorm, TrellinkSegment, TrellinkTransform,
+};
 use crate::{Buffer, Channel, SimRank};
 use half::f16;
 use trellink::format::layout::BlockLayout;
 use trellink::format::{Codebook, DType, GROUP, TILE};
-use trellink::plan::{LaunchShape, LinearKernel, Machine, Work};
+use trellink::plan::{LaunchShape, LinearKernel, Machine, TransformShape, Work};
 use trellink::protocol::{messages, Operation, OperationKind};
 use trellink::weights::Linear;
 use trellink::{Arithmetic, Epilogue};
 
 extern "C" {
+    fn trellink_sim_most_tokens() -> u32;
     fn trellink_sim_linear(params: *const TrellinkLinear, kernel: u32, grid: u32);
+    fn trellink_sim_transform(params: *const TrellinkTransform, grid: u32);
     fn trellink_sim_decode(params: *const TrellinkDecode, grid: u32);
 }
 
@@ -170,7 +174,7 @@ impl SimRank {
         }
         let columns = whole.strips as usize * TILE;
         let codebooks = call.layers.iter().map(|layer| layer.codebook);
-        let kernel = LinearKernel::choose(call.arithmetic, call.rows, codebooks);
+        let kernel = LinearKernel::choose(call.arithmetic, call.rows, most_tokens(), codebooks);
         for message in messages(call.rows, columns, self.config.slot_values) {
             let first_row = message.rows.start as u64;
             let mut params = whole;
@@ -195,18 +199,53 @@ impl SimRank {
             let machine = Machine {
                 sms: self.config.sms,
                 max_shared_bytes: self.config.max_shared_bytes,
+                cluster_pairs: self.config.cluster_pairs,
             };
             let shape = LaunchShape::new(kernel, &work, machine);
+            let _operands = shape.transform.map(|shape| transform(&mut params, shape));
+            params.k_splits = shape.k_splits;
             params.units = shape.units;
             params.more_units = shape.more_units;
             params.shared_bytes = shape.shared_bytes;
             params.warp_bytes = shape.warp_bytes;
             params.chunk_groups = shape.chunk_groups;
+            params.step_groups = shape.step_groups;
             // SAFETY: every pointer in `params` is that of a buffer that `call` or `self` borrows,
             // with the sizes that the kernel derives from the same numbers.
             unsafe { trellink_sim_linear(&params, kernel as u32, shape.grid) };
         }
     }
+}
+
+/// Runs the launch that transforms the input of another one; its operands, in memory of just their size.
+fn transform(linear: &mut TrellinkLinear, shape: TransformShape) -> Buffer {
+    let bytes = shape.operand_stride as usize * linear.segments as usize;
+    // NaN, so that what the launch leaves out shows.
+    let operands = Buffer::new(&vec![0xffu8; bytes]);
+    linear.operands = operands.pointer();
+    linear.operand_stride = shape.operand_stride;
+    let params = TrellinkTransform {
+        x: linear.x,
+        x_stride: linear.x_stride,
+        x_dtype: linear.x_dtype,
+        rows: linear.rows,
+        k_groups: linear.k_groups,
+        segments: linear.segments,
+        pass_tokens: shape.pass_tokens,
+        operands: linear.operands,
+        operand_stride: shape.operand_stride,
+        suh: linear.segment.map(|segment| segment.suh),
+        ..Default::default()
+    };
+    // SAFETY: the operands are held here; the rest is as for the linear launch.
+    unsafe { trellink_sim_transform(&params, shape.grid) };
+    operands
+}
+
+/// Tokens that a pass may have on the simulated architecture.
+pub fn most_tokens() -> usize {
+    // SAFETY: no precondition.
+    unsafe { trellink_sim_most_tokens() as usize }
 }
 
 /// The decoded matrix `[K, N]`, by the decode kernel.

@@ -141,6 +141,44 @@ inline void mma_m16n8k32_u8s8(int32_t (&d)[4], uint32_t a0, uint32_t a1, uint32_
   }
 }
 
+// What needs a warpgroup is done by each warp for its 16 rows. An MMA ends when it is started, so that what
+// wgmma_wait and the fences are for goes unseen.
+#define TRELLINK_WGMMA (__CUDA_ARCH__ == 900)
+
+inline uint64_t matrix_descriptor(const void* shared, uint32_t k_bytes, uint32_t n_bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(shared);
+  if (address % 16 != 0 || k_bytes != 128 || n_bytes != 256) sim::fail("a matrix that is not laid out as expected");
+  return address / 16;
+}
+inline void wgmma_fence() {}
+inline void wgmma_commit() {}
+template <int kGroups>
+void wgmma_wait() {}
+template <int kBlocks>
+void wgmma_results(float (&)[kBlocks][4]) {}
+
+template <int kBlocks>
+void wgmma_f16(float (&d)[kBlocks][4], const uint32_t (&a)[4], uint64_t b, bool add) {
+  const auto* columns = reinterpret_cast<const unsigned char*>(b * 16);
+  for (int n = 0; n < kBlocks; ++n) {
+    if (!add) std::fill(d[n], d[n] + 4, 0.0f);
+    const uint32_t lane = threadIdx.x % 32;
+    uint32_t words[2];
+    for (uint32_t half = 0; half < 2; ++half) {
+      std::memcpy(&words[half], columns + n * 256 + half * 128 + lane / 4 * 16 + lane % 4 * 4, 4);
+    }
+    mma_m16n8k16_f16(d[n], a[0], a[1], a[2], a[3], words[0], words[1]);
+  }
+}
+
+inline uint32_t ld_volatile_shared(const void* shared) {
+  uint32_t word;
+  std::memcpy(&word, shared, 4);
+  return word;
+}
+
+inline void trap() { sim::fail("a kernel that this architecture has not"); }
+
 // A vector access must be aligned to its width.
 template <class T>
 inline T* aligned(T* p, uintptr_t width) {
@@ -220,6 +258,13 @@ inline uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x)
 inline void grid_dependency_wait() {}
 inline void launch_dependents() {
   if (threadIdx.x == 0) sim::hold_up();
+}
+
+inline uint32_t cluster_rank() { return sim::cluster_rank(); }
+inline void cluster_sync() { sim::cluster_sync(); }
+template <class T>
+const T* shared_of_rank(const T* shared, uint32_t rank) {
+  return static_cast<const T*>(sim::shared_of_rank(shared, rank));
 }
 
 inline void fence_sys() { std::atomic_thread_fence(std::memory_order_acq_rel); }

@@ -93,6 +93,7 @@ pub(crate) fn group(world: usize) -> SimGroup {
         timeout: Duration::from_secs(60),
         sms: 3,
         max_shared_bytes: 100 << 10,
+        cluster_pairs: 0,
     }
 }
 

@@ -8,3 +8,4 @@ mod link;
 mod norm;
 mod shapes;
 mod values;
+mod wide;

@@ -1,7 +1,0 @@
-// Every codebook by formed weights, up to 16 tokens a pass.
-#include "linear/linear.cuh"
-
-extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)
-    trellink_linear_formed_16(const __grid_constant__ TrellinkLinear params) {
-  trellink::linear<trellink::Formed<2>>(params);
-}

@@ -1,0 +1,132 @@
+// The arithmetic of formed weights for many tokens: fp16 weights, bit for bit those of the format, times fp16
+// inputs. A group of 128 is summed in f32 by the tensor core, then scaled and added to the accumulator in f32.
+//
+// It is also the one for every number of tokens where bits must not depend on it.
+//
+// Four warps take four neighbouring strips together. On Hopper they are a warpgroup where there are more than 16
+// tokens: its MMA takes the weights from registers, the inputs from shared memory, and may run while the warp
+// decodes the next tiles. An mma.sync of 8 tokens takes 7 to 9 issue slots, one of a warpgroup 13 to 26.
+#pragma once
+
+#include "linear/decode.cuh"
+#include "linear/float_sums.cuh"
+
+namespace trellink {
+
+template <int kBlocks>
+struct Wide : FloatSums<kBlocks> {
+  using typename FloatSums<kBlocks>::Accumulator;
+  using Codebooks = AllCodebooks;
+  static constexpr int kTokens = kBlocks * kMmaColumns;
+  static constexpr int kStrips = 1;
+  static constexpr int kWarpsTogether = 4;
+  static constexpr bool kFewTokens = false;
+  static constexpr int kPairedHalfBits = 0;
+  static constexpr uint32_t kTokenGroupBytes = kGroup * 2;
+  // Places for all tokens of a pass, even if there are fewer: the tensor core reads them all.
+  static constexpr uint32_t kHeldTokens = kTokens;
+  using Shared = SharedLayout<Wide>;
+  // Tiles that are decoded before their MMAs are started.
+  static constexpr int kAhead = 4;
+
+  // A group of inputs is [tile][8 tokens] of what the tensor core calls core matrices: [8 of a tile's 16
+  // channels, twice][token][channel] fp16.
+  static constexpr uint32_t kCoreBytes = 8 * 16, kBlockBytes = 2 * kCoreBytes, kTileBytes = kBlocks * kBlockBytes;
+
+  // fp16 of channels 2q, 2q+1 (half 0) or 2q+8, 2q+9 (half 1) of a tile, q being the quad.
+  template <class Layout>
+  static __device__ __forceinline__ uint32_t* word(const Layout& held, uint32_t group, uint32_t tile, uint32_t token,
+                                                   uint32_t half, uint32_t quad) {
+    const uint32_t bytes = tile * kTileBytes + token / kMmaColumns * kBlockBytes + half * kCoreBytes +
+                           token % kMmaColumns * 16 + quad * 4;
+    return reinterpret_cast<uint32_t*>(held.input(group, 0) + bytes);
+  }
+
+  // Writes a transformed row.
+  template <class Layout>
+  static __device__ __forceinline__ void store_row(const Layout& held, const RowValues& row, uint32_t group,
+                                                   uint32_t token, uint32_t quad, bool exists) {
+    const uint32_t scale_bits = power_of_two_scale(row.magnitude());
+    if (!exists) return;
+    const float scale = __uint_as_float(scale_bits);
+    if (quad == 0) *held.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
+    uint32_t* to = word(held, group, 0, token, 0, quad);
+#pragma unroll
+    for (int t = 0; t < kBlockTiles; ++t) {
+      const float(&v)[4] = row.v[t];
+      to[t * kTileBytes / 4] = ptx::pack_f16x2(__fmul_rn(v[0], scale), __fmul_rn(v[1], scale));
+      to[(t * kTileBytes + kCoreBytes) / 4] = ptx::pack_f16x2(__fmul_rn(v[2], scale), __fmul_rn(v[3], scale));
+    }
+  }
+
+  // acc += blocks * group `group` of the shared input. By warpgroups.
+  template <Codebook kCodebook, int kHalfBits, int kCount>
+  static __device__ __forceinline__ void multiply(const LaneBlock<kHalfBits> (&blocks)[kCount], const Shared& shared,
+                                                  uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
+    static_assert(kCount == 1, "one strip a warp");
+    float part[kBlocks][4];
+    if constexpr (kByWarpgroup) {
+      multiply_by_warpgroup<kCodebook>(blocks[0], shared, group, part);
+    } else {
+      multiply_by_warp<kCodebook>(blocks[0], shared, group, lane, part);
+    }
+    FloatSums<kBlocks>::add_group(shared, group, lane, part, acc[0]);
+  }
+
+ private:
+  static constexpr bool kByWarpgroup = TRELLINK_WGMMA && kBlocks > 2;
+
+  // Lets the kCount tiles behind kTile be decoded only here: left to itself the compiler decodes the whole block
+  // before the first MMA and keeps it in registers.
+  template <int kTile, int kCount, int kHalfBits>
+  static __device__ __forceinline__ void hold(LaneBlock<kHalfBits>& block, const Shared& shared, uint32_t group) {
+    // Scales are positive.
+    const uint32_t zero = ptx::ld_volatile_shared(shared.scale(group, 0)) >> 31;
+    if constexpr (kTile + 1 < kBlockTiles) block.template hold<kTile + 1, kCount>(zero);
+  }
+
+  // part = block * group `group` of the shared input.
+  template <Codebook kCodebook, int kHalfBits>
+  static __device__ __forceinline__ void multiply_by_warp(const LaneBlock<kHalfBits>& block, const Shared& shared,
+                                                          uint32_t group, uint32_t lane, float (&part)[kBlocks][4]) {
+    const uint32_t row = lane / kQuads, quad = lane % kQuads;
+#pragma unroll
+    for (int i = 0; i < kBlocks * 4; ++i) part[i / 4][i % 4] = 0;
+    static_for<kBlockTiles>([&](auto tile) {
+      uint32_t x[kLaneWeights], a[4];
+      block.template scrambled<kCodebook, tile>(x);
+      form_weights<kCodebook>(x, a);
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n) {
+        // Columns without a token hold anything; their results go nowhere.
+        const uint32_t token = n * kMmaColumns + row;
+        ptx::mma_m16n8k16_f16(part[n], a[0], a[1], a[2], a[3], *word(shared, group, tile, token, 0, quad),
+                              *word(shared, group, tile, token, 1, quad));
+      }
+    });
+  }
+
+  // The same, all of the warpgroup together.
+  template <Codebook kCodebook, int kHalfBits>
+  static __device__ __forceinline__ void multiply_by_warpgroup(LaneBlock<kHalfBits> block, const Shared& shared,
+                                                               uint32_t group, float (&part)[kBlocks][4]) {
+#if TRELLINK_WGMMA
+    const uint64_t inputs = ptx::matrix_descriptor(shared.input(group, 0), kCoreBytes, kBlockBytes);
+    static_for<kBlockTiles>([&](auto tile) {
+      uint32_t x[kLaneWeights], a[4];
+      block.template scrambled<kCodebook, tile>(x);
+      form_weights<kCodebook>(x, a);
+      ptx::wgmma_fence();
+      ptx::wgmma_f16(part, a, inputs + tile * (kTileBytes / 16), tile > 0);
+      ptx::wgmma_commit();
+      // The one before has ended; this one may last while the next tile is decoded.
+      ptx::wgmma_wait<1>();
+      if constexpr (tile % kAhead == kAhead - 1) hold<tile, kAhead>(block, shared, group);
+    });
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_results(part);
+#endif
+  }
+};
+
+}  // namespace trellink

@@ -1,0 +1,66 @@
+//! When a launch of its own transforms the input of a linear launch, and how it is shaped.
+//!
+//! It changes no bits: the arithmetic is that by which a CTA transforms for itself.
+
+use super::{LinearKernel, Work, WARPS};
+
+/// Memory for transformed inputs that a rank has for each of its exchanges: 64 rows of 16384 channels.
+pub const WORKSPACE_BYTES: usize = operand_bytes(64, 128);
+
+/// Threads of a CTA; `TRELLINK_TRANSFORM_THREADS` in csrc/params.h.
+const THREADS: usize = 128;
+/// Tokens of a group that a warp transforms at a time; `kMmaColumns` in csrc/linear/shared_layout.cuh.
+const ITEM_TOKENS: usize = 8;
+/// From how many rounds of a CTA's warps on the input is transformed once for all CTAs. Fewer take less time
+/// than another launch does.
+const MIN_ROUNDS: usize = 4;
+/// CTAs for each SM, at most.
+const CTAS_PER_SM: usize = 4;
+
+/// The shape of a launch of the transform kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TransformShape {
+    /// CTAs.
+    pub grid: u32,
+    /// Tokens of a pass of the linear kernel.
+    pub pass_tokens: u32,
+    /// Bytes from a segment's operands to the next one's; of all segments together at most
+    /// [`WORKSPACE_BYTES`].
+    pub operand_stride: u64,
+}
+
+impl TransformShape {
+    /// The shape of the launch, or nothing where CTAs with `groups` K groups do better by themselves.
+    pub(super) fn new(
+        kernel: LinearKernel,
+        work: &Work<'_>,
+        groups: usize,
+        sms: usize,
+    ) -> Option<Self> {
+        let needs = kernel.needs();
+        if !needs.is_wide() {
+            return None;
+        }
+        let pass_tokens = needs.tokens;
+        let blocks = pass_tokens.min(work.rows).div_ceil(ITEM_TOKENS);
+        let rounds = (groups * blocks).div_ceil(WARPS);
+        let segments = work.half_bits.len();
+        let operand_stride = operand_bytes(work.rows.next_multiple_of(pass_tokens), work.k_groups);
+        if rounds < MIN_ROUNDS || segments * operand_stride > WORKSPACE_BYTES {
+            return None;
+        }
+        let items = segments * work.k_groups * work.rows.div_ceil(ITEM_TOKENS);
+        let grid = items.div_ceil(THREADS / super::LANES);
+        Some(TransformShape {
+            grid: grid.min(CTAS_PER_SM * sms) as u32,
+            pass_tokens: pass_tokens as u32,
+            operand_stride: operand_stride as u64,
+        })
+    }
+}
+
+/// What a segment's operands take, for rows of whole passes; csrc/linear/operands.cuh.
+const fn operand_bytes(rows: usize, k_groups: usize) -> usize {
+    let needs = LinearKernel::Wide64.needs();
+    k_groups * rows * (needs.token_group_bytes + needs.scale_bytes)
+}
