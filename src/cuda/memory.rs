@@ -378,7 +378,8 @@ fn granularity(properties: &sys::CUmemAllocationProp) -> Result<usize> {
     Ok(granularity.max(1))
 }
 
-/// Page-locked host memory that kernels of every device read and write: a `T` that consists of atomics.
+/// Page-locked host memory that kernels of every device read and write: a `T` that consists of atomics, or
+/// plain data of which only copies are read.
 #[derive(Debug)]
 pub(crate) struct MappedHost<T> {
     context: Arc<CudaContext>,
@@ -425,6 +426,15 @@ impl<T: Default + Sync> MappedHost<T> {
     /// Where kernels find it; the same address on every device (unified addressing).
     pub(crate) fn device_pointer(&self) -> sys::CUdeviceptr {
         self.device_pointer
+    }
+}
+
+impl<T: Copy> MappedHost<T> {
+    /// The value as it is now. Fields may be torn against each other while a kernel writes.
+    pub(crate) fn read(&self) -> T {
+        // SAFETY: initialised in `new` and valid for the life of `self`; volatile, because a device writes
+        // behind the compiler's back.
+        unsafe { self.pointer.read_volatile() }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! `plan` says what happens, from a seed; a `task` is one operation of it. Each rank, a thread or a process,
 //! goes through the plan (`member`): its `operation`s, their `recording`s as graphs, with a `delay` now and
-//! then, and with a `failure` from which it must `recover`, by a reset or in another group. `values` says what must come out. The
-//! `supervisor` talks to the ranks through their `link`s; `start` starts them, `report` prints.
+//! then, and with a `failure` from which it must `recover`, by a reset or in another group. `values` says what
+//! must come out. The `supervisor` talks to the ranks through their `link`s; `start` starts them, `report` prints.
 
 mod delay;
 mod failure;
