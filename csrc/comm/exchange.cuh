@@ -42,8 +42,35 @@ struct ExchangeState {
     const auto* stop = reinterpret_cast<const uint32_t*>(arena + ArenaLayout{params.world, params.slot_packets}.stop());
     ExchangeState state{ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
                         ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask)};
-    if (ptx::ld_relaxed_sys(stop) == TRELLINK_STATE_ABORTED) state.failed = TRELLINK_STATE_ABORTED;
+    if (ptx::ld_relaxed_sys(stop) == TRELLINK_STATE_ABORTED) {
+      // Whoever failed may want to know what this rank was about to do; and launches that do not exchange with
+      // other ranks shall not begin either.
+      report(params, state.epoch, {TRELLINK_STATE_ABORTED, params.rank, 0, 0, 0});
+      state.failed = TRELLINK_STATE_ABORTED;
+    }
     return state;
+  }
+
+  // How a wait has ended.
+  struct End {
+    uint32_t state, peer, found, tile;
+    uint64_t waited_ns;
+  };
+
+  // Keeps the first failure of this rank, which explains the others.
+  static __device__ void report(const TrellinkExchange& params, uint32_t epoch, const End& end) {
+    auto* control = reinterpret_cast<TrellinkControl*>(params.control);
+    if (ptx::atom_cas_relaxed_gpu(&control->failed, TRELLINK_STATE_OK, end.state) != TRELLINK_STATE_OK) return;
+    auto* to = reinterpret_cast<TrellinkReport*>(params.report);
+    to->rank = params.rank;
+    to->peer = end.peer;
+    to->epoch = epoch;
+    to->found = end.found;
+    to->tile = end.tile;
+    to->waited_ns = end.waited_ns;
+    to->operation = params.operation;
+    ptx::fence_sys();
+    ptx::st_relaxed_sys(&to->state, end.state);
   }
 };
 
@@ -181,7 +208,6 @@ class Exchange {
   // Packets of a tile, as reports count them.
   static constexpr uint32_t kTilePackets = 128;
 
-  __device__ TrellinkControl* control() const { return reinterpret_cast<TrellinkControl*>(params_.control); }
   __device__ TrellinkReport* out() const { return reinterpret_cast<TrellinkReport*>(params_.report); }
   __device__ uint32_t parity() const { return epoch_parity(state_.epoch); }
   __device__ uint32_t* epochs() const { return reinterpret_cast<uint32_t*>(params_.epochs); }
@@ -296,19 +322,9 @@ class Exchange {
     }
   }
 
-  // Keeps the first failure of this rank, which explains the others.
   __device__ void write_report(uint32_t state, uint32_t peer, uint64_t packet, uint32_t found, uint64_t waited) const {
-    if (ptx::atom_cas_relaxed_gpu(&control()->failed, TRELLINK_STATE_OK, state) != TRELLINK_STATE_OK) return;
-    auto* to = out();
-    to->rank = params_.rank;
-    to->peer = peer;
-    to->epoch = state_.epoch;
-    to->found = found;
-    to->tile = static_cast<uint32_t>(packet / kTilePackets);
-    to->waited_ns = waited;
-    to->operation = params_.operation;
-    ptx::fence_sys();
-    ptx::st_relaxed_sys(&to->state, state);
+    const auto tile = static_cast<uint32_t>(packet / kTilePackets);
+    ExchangeState::report(params_, state_.epoch, {state, peer, found, tile, waited});
   }
 
   __device__ void scrub() const {
