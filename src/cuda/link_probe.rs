@@ -137,6 +137,7 @@ impl Side {
         };
         let launch = Launch {
             grid: 1,
+            cluster: 1,
             threads: TRELLINK_LINK_PROBE_THREADS,
             shared_bytes: 0,
             stream: self.stream.cu_stream(),
