@@ -38,7 +38,8 @@ class WeightStream {
   __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t first, uint32_t end,
                         uint32_t stride) {
     group_ = first;
-    streams_.blocks[warp_] = strip;
+    if (threadIdx.x % kLanes == 0) streams_.blocks[warp_] = strip;
+    __syncwarp();
     if (threadIdx.x == 0) {
       streams_.end = end;
       streams_.stride = stride;
