@@ -26,8 +26,8 @@ struct Wide : FloatSums<kBlocks> {
   // Places for all tokens of a pass, even if there are fewer: the tensor core reads them all.
   static constexpr uint32_t kHeldTokens = kTokens;
   using Shared = SharedLayout<Wide>;
-  // Tiles that are decoded before their MMAs are started.
-  static constexpr int kAhead = 4;
+  // Tiles that are decoded before their MMAs are started: four, or what registers allow.
+  static constexpr int kAhead = kBlocks > 4 ? 1 : 4;
 
   // A group of inputs is [tile][8 tokens] of what the tensor core calls core matrices: [8 of a tile's 16
   // channels, twice][token][channel] fp16.
