@@ -23,6 +23,10 @@ const MAX_CTAS: usize = 256;
 const SUM_STRIDE: usize = 20;
 /// CTAs that share K where they do.
 const K_SPLITS: usize = 2;
+/// K groups from which on they do, as measured (docs/performance.md): with fewer, meeting takes longer than half
+/// of the groups. The wide kernels begin earlier, having more input to transform.
+const SPLIT_GROUPS: usize = 48;
+const WIDE_SPLIT_GROUPS: usize = 32;
 /// A linear kernel: one of `csrc/kernels/linear_*.cu`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum LinearKernel {
@@ -86,8 +90,8 @@ impl LinearKernel {
         }
     }
 
-    /// Whether its arithmetic is one of those for few tokens; `kFewTokens` in csrc/linear. The others share K
-    /// among CTAs, and have operands that another launch can make for them.
+    /// Whether its arithmetic is one of those for few tokens; `kFewTokens` in csrc/linear. The others may share K
+    /// among CTAs.
     pub fn few_tokens(self) -> bool {
         matches!(self, LinearKernel::Bytes4 | LinearKernel::Formed4)
     }
@@ -225,9 +229,11 @@ impl LaunchShape {
         let pairs = machine.cluster_pairs.min(sms / K_SPLITS);
         let splits = match kernel {
             LinearKernel::Bytes4 | LinearKernel::Formed4 => false,
-            LinearKernel::Formed8 => work.k_groups >= 48,
+            LinearKernel::Formed8 => work.k_groups >= SPLIT_GROUPS,
             // Few units leave half of the SMs idle.
-            _ => work.k_groups >= 32 || units <= pairs,
+            LinearKernel::Wide16 | LinearKernel::Wide32 | LinearKernel::Wide64 => {
+                work.k_groups >= WIDE_SPLIT_GROUPS || units <= pairs
+            }
         };
         let (k_splits, most) = if splits && pairs > 0 {
             (K_SPLITS, pairs)
