@@ -180,12 +180,13 @@ typedef struct TrellinkLinear {
   /* Bytes of dynamic shared memory of the launch, and those of them for each warp's weights and sums. */
   uint32_t shared_bytes;
   uint32_t warp_bytes;
-  /* K groups whose input fits beside these, at least 1. */
+  /* K groups whose input the CTAs hold at a time, at least 1, where they transform it themselves. Whole spans,
+   * or all groups. */
   uint32_t chunk_groups;
-  /* K groups that are loaded at a time: all that fit, or half of them if the next come while these are used,
-   * which takes operands of the transform kernel. */
-  uint32_t step_groups;
-  uint32_t reserved;
+  /* log2 of the K groups that a warp takes at a time, a span. */
+  uint32_t span_log2;
+  /* Spans that the warps of a slice of K have places for, where the input is transformed. */
+  uint32_t places;
   /* What a launch of the transform kernel made of the input, or 0: then every CTA transforms for itself. */
   uint64_t operands;
   /* Bytes from a segment's operands to the next one's. */

@@ -27,6 +27,11 @@ const K_SPLITS: usize = 2;
 /// of the groups. The wide kernels begin earlier, having more input to transform.
 const SPLIT_GROUPS: usize = 48;
 const WIDE_SPLIT_GROUPS: usize = 32;
+/// K groups of a CTA from which on a warp of a wide kernel takes spans of four groups, and not of two. Weights that
+/// begin in larger pieces are in the way of the transform ahead (docs/performance.md).
+const LONG_SPAN_GROUPS: usize = 48;
+/// Places of a CTA's rings at most; `RingPlaces::kMost` in csrc/linear/operand_ring.cuh.
+const MAX_PLACES: usize = 32;
 /// A linear kernel: one of `csrc/kernels/linear_*.cu`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum LinearKernel {
@@ -156,11 +161,20 @@ impl Needs {
         self.strips * self.together
     }
 
-    /// Shared memory for a warp's weights, and later its sums.
-    fn warp_bytes(&self, half_bits: impl Iterator<Item = usize>) -> usize {
-        let block = |half_bits: usize| half_bits * LANES * 4;
+    /// K groups of the input that fit beside the weights of spans of `span` groups: at least a span, for which every
+    /// machine has room (a test sees to it), and whole ones.
+    fn groups_that_fit(&self, work: &Work<'_>, span: usize, machine: Machine) -> usize {
+        let fixed = WARPS * self.warp_bytes(work.half_bits, span);
+        let room = machine.max_shared_bytes.saturating_sub(fixed);
+        (room / self.group_bytes(work.rows) / span * span).max(span)
+    }
+
+    /// Shared memory for a warp's weights, spans of `span` groups, and later its sums.
+    fn warp_bytes(&self, half_bits: &[usize], span: usize) -> usize {
+        let block = |half_bits: usize| half_bits * LANES * 4 * span;
         let weights = half_bits
-            .map(|half_bits| {
+            .iter()
+            .map(|&half_bits| {
                 let paired = half_bits <= self.paired_half_bits;
                 block(half_bits) * if paired { self.strips } else { 1 }
             })
@@ -192,11 +206,15 @@ pub struct Machine {
     pub max_shared_bytes: usize,
     /// Clusters of two CTAs that are resident at once, whatever their shared memory; 0 without clusters.
     pub cluster_pairs: usize,
+    /// Tokens of a pass at most.
+    pub most_tokens: usize,
 }
 
 /// The shape of one launch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LaunchShape {
+    /// The kernel: the one that was asked for, or one with fewer tokens a pass.
+    pub kernel: LinearKernel,
     /// CTAs.
     pub grid: u32,
     /// CTAs of a cluster, which share K; 1 without clusters.
@@ -209,10 +227,12 @@ pub struct LaunchShape {
     pub shared_bytes: u32,
     /// Of these, for each warp's weights and sums.
     pub warp_bytes: u32,
-    /// K groups whose input is held at a time.
+    /// K groups whose input is held at a time, where the CTAs transform it.
     pub chunk_groups: u32,
-    /// K groups whose input is loaded at a time, all that are held or half of them.
-    pub step_groups: u32,
+    /// log2 of the K groups of a span.
+    pub span_log2: u32,
+    /// Spans that a slice of K has places for, where the input is transformed ahead.
+    pub places: u32,
     /// The launch ahead of it that transforms its input, if the CTAs do not by themselves.
     pub transform: Option<TransformShape>,
 }
@@ -222,7 +242,12 @@ impl LaunchShape {
     ///
     /// The grid never exceeds the share: all CTAs are resident while they wait for peers. K is cut
     /// into chunks by the kernel where its input does not fit the shared memory beside the weights.
-    pub fn new(kernel: LinearKernel, work: &Work<'_>, machine: Machine) -> Self {
+    pub fn new(
+        kernel: LinearKernel,
+        arithmetic: Arithmetic,
+        work: &Work<'_>,
+        machine: Machine,
+    ) -> Self {
         let needs = kernel.needs();
         let units = work.strips / needs.unit();
         let sms = machine.sms.clamp(1, MAX_CTAS);
@@ -242,32 +267,92 @@ impl LaunchShape {
         };
         let units_per_cluster = units.div_ceil(most).max(1);
         let clusters = units.div_ceil(units_per_cluster).max(1);
-        let groups = work.k_groups.div_ceil(k_splits);
-        let group = needs.group_bytes(work.rows);
-        let warp_bytes = needs.warp_bytes(work.half_bits.iter().copied());
-        let fixed = WARPS * warp_bytes;
-        let shared_bytes = (fixed + group * groups.max(1)).min(machine.max_shared_bytes);
-        let transform = TransformShape::new(kernel, work, groups, sms);
-        // Every machine has room for one (a test sees to it).
-        let fit = (shared_bytes.saturating_sub(fixed) / group).max(1);
-        // The next inputs come while these are used, if they come by themselves.
-        let step = if transform.is_some() && fit < groups && fit > 1 {
-            fit / 2
-        } else {
-            fit
-        };
-        LaunchShape {
+        let mut shape = LaunchShape {
+            kernel,
             grid: (clusters * k_splits) as u32,
             k_splits: k_splits as u32,
             units: (units / clusters) as u32,
             more_units: (units % clusters) as u32,
-            shared_bytes: shared_bytes as u32,
-            warp_bytes: warp_bytes as u32,
-            chunk_groups: (fit / step * step) as u32,
-            step_groups: step as u32,
-            transform,
+            shared_bytes: 0,
+            warp_bytes: 0,
+            chunk_groups: 0,
+            span_log2: 0,
+            places: 0,
+            transform: None,
+        };
+        shape.hold_input(arithmetic, work, machine);
+        let groups = work.k_groups.div_ceil(k_splits);
+        if kernel == LinearKernel::Wide64
+            && shape.transform.is_none()
+            && groups > shape.chunk_groups as usize
+        {
+            // It has no registers for walking over K in chunks.
+            return LaunchShape::new(LinearKernel::Wide32, arithmetic, work, machine);
         }
+        shape
     }
+
+    /// Decides how the input comes to the CTAs and what they hold of it.
+    fn hold_input(&mut self, arithmetic: Arithmetic, work: &Work<'_>, machine: Machine) {
+        let needs = self.kernel.needs();
+        let groups = work.k_groups.div_ceil(self.k_splits as usize).max(1);
+        let slices = self.most_slices(needs.unit(), work);
+        self.span_log2 = span_log2(self.kernel, arithmetic, work, groups, slices, machine) as u32;
+        let span = 1 << self.span_log2;
+        let all = groups.next_multiple_of(span);
+        let fit = needs.groups_that_fit(work, span, machine);
+        self.transform =
+            TransformShape::new(self.kernel, work, groups, fit >= all, machine.sms.max(1));
+        let held = if self.transform.is_some() {
+            let spans = (all / span).div_ceil(slices);
+            let places = (fit / span / slices).min(spans).min(MAX_PLACES / slices);
+            self.places = places.max(1) as u32;
+            // Before Hopper there are no rings, but chunks.
+            slices * places.max(1) * span
+        } else {
+            fit.min(all)
+        };
+        let warp_bytes = needs.warp_bytes(work.half_bits, span);
+        self.chunk_groups = held as u32;
+        self.warp_bytes = warp_bytes as u32;
+        self.shared_bytes = (WARPS * warp_bytes + held * needs.group_bytes(work.rows)) as u32;
+    }
+
+    /// Slices of K of a CTA at most: as many as its warps make of the fewest strips that a piece may have.
+    fn most_slices(&self, unit: usize, work: &Work<'_>) -> usize {
+        let strips = unit * self.units as usize;
+        let more = unit * usize::from(self.more_units > 0);
+        // Pieces end where segments do, and where all warps have a strip.
+        let whole = work.half_bits.len() == 1 && strips + more <= WARPS;
+        WARPS / if whole { strips.max(1) } else { unit }.min(WARPS)
+    }
+}
+
+/// log2 of the K groups of a span. Decides over bits: for one arithmetic for every M it must not depend on the kernel.
+fn span_log2(
+    kernel: LinearKernel,
+    arithmetic: Arithmetic,
+    work: &Work<'_>,
+    groups: usize,
+    slices: usize,
+    machine: Machine,
+) -> usize {
+    if !kernel.needs().is_wide() {
+        return 0;
+    }
+    let widest = match arithmetic {
+        Arithmetic::Fastest => kernel,
+        Arithmetic::Uniform if machine.most_tokens < 64 => LinearKernel::Wide32,
+        Arithmetic::Uniform => LinearKernel::Wide64,
+    };
+    let longest = if groups >= LONG_SPAN_GROUPS { 2 } else { 1 };
+    // One to use and one that comes, for every slice, or all there are.
+    let fits = |&log2: &usize| {
+        let spans = groups.div_ceil(1 << log2);
+        let fit = widest.needs().groups_that_fit(work, 1 << log2, machine) >> log2;
+        fit >= (2 * slices).min(spans.next_multiple_of(slices))
+    };
+    (0..=longest).rev().find(fits).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -296,8 +381,9 @@ mod tests {
             sms,
             max_shared_bytes: shared,
             cluster_pairs,
+            most_tokens: 64,
         };
-        LaunchShape::new(kernel, &work, machine)
+        LaunchShape::new(kernel, Arithmetic::Fastest, &work, machine)
     }
 
     #[test]
@@ -354,13 +440,13 @@ mod tests {
     #[test]
     fn a_cta_of_a_cluster_holds_the_greater_half_of_k() {
         let shape = clustered(LinearKernel::Formed8, [8, 256, 49, 8], 132, 1 << 20, 66);
-        assert_eq!((shape.chunk_groups, shape.step_groups), (25, 25));
+        assert_eq!(shape.chunk_groups, 25);
     }
 
     #[test]
     fn the_input_is_transformed_ahead_from_four_rounds_of_a_cta_on() {
         let transform = |kernel, rows, groups, pairs| {
-            clustered(kernel, [rows, 256, groups, 8], 132, 1 << 17, pairs).transform
+            clustered(kernel, [rows, 256, groups, 8], 132, 227 << 10, pairs).transform
         };
         // Groups times blocks of eight tokens over 16 warps.
         assert_eq!(transform(LinearKernel::Wide16, 9, 24, 0), None);
@@ -368,6 +454,13 @@ mod tests {
         assert_eq!(transform(LinearKernel::Wide16, 16, 48, 66), None);
         assert!(transform(LinearKernel::Wide16, 9, 50, 66).is_some());
         assert!(transform(LinearKernel::Wide32, 64, 13, 0).is_some());
+        // Or where it does not fit.
+        let tight = |groups| {
+            let work = [9, 256, groups, 8];
+            shape(LinearKernel::Wide16, work, 132, 99 << 10).transform
+        };
+        assert_eq!(tight(16), None);
+        assert!(tight(17).is_some());
         for kernel in [
             LinearKernel::Bytes4,
             LinearKernel::Formed4,
@@ -378,15 +471,88 @@ mod tests {
     }
 
     #[test]
-    fn inputs_that_come_by_themselves_come_half_of_the_places_ahead() {
-        let steps = |rows, groups| {
-            let shape = shape(LinearKernel::Wide64, [rows, 256, groups, 8], 132, 227 << 10);
-            (shape.chunk_groups, shape.step_groups)
+    fn every_slice_of_k_has_places_for_two_spans_or_all() {
+        // Strips of a CTA: 8, 4, 4; groups: 56, 28, 8.
+        let rings = |kernel, strips, groups| {
+            let work = [64, strips, groups, 8];
+            let shape = clustered(kernel, work, 132, 227 << 10, 66);
+            assert!(shape.transform.is_some());
+            (shape.span_log2, shape.places)
         };
-        assert_eq!(steps(64, 112), (8, 4));
-        assert_eq!(steps(64, 8), (8, 8), "all fit");
-        // 15 blocks of tokens more would not fit the workspace: the CTAs transform for themselves.
-        assert_eq!(steps(192, 112), (9, 9));
+        assert_eq!(rings(LinearKernel::Wide64, 512, 112), (1, 2));
+        assert_eq!(rings(LinearKernel::Wide64, 256, 56), (0, 2));
+        assert_eq!(rings(LinearKernel::Wide64, 256, 16), (1, 1));
+        assert_eq!(rings(LinearKernel::Wide32, 512, 112), (2, 2));
+        assert_eq!(rings(LinearKernel::Wide32, 256, 56), (1, 2));
+        assert_eq!(rings(LinearKernel::Wide16, 512, 112), (2, 5));
+    }
+
+    #[test]
+    fn places_are_for_the_most_slices_that_a_piece_may_have() {
+        // Two segments: where they meet, a piece of one unit may be left.
+        let work = Work {
+            rows: 64,
+            strips: 512,
+            k_groups: 112,
+            half_bits: &[8, 8],
+        };
+        let machine = Machine {
+            sms: 132,
+            max_shared_bytes: 227 << 10,
+            cluster_pairs: 66,
+            most_tokens: 64,
+        };
+        let shape = LaunchShape::new(LinearKernel::Wide64, Arithmetic::Fastest, &work, machine);
+        let group = 64 * 260;
+        assert_eq!((shape.span_log2, shape.places), (0, 2));
+        assert_eq!(shape.shared_bytes, shape.warp_bytes * 16 + 4 * 2 * group);
+    }
+
+    #[test]
+    fn one_arithmetic_for_every_m_has_the_same_spans_for_every_m() {
+        for (strips, groups) in [(512, 112), (256, 56), (256, 16), (512, 32), (320, 27)] {
+            for half_bits in [2, 8, 16] {
+                let spans = |kernel| {
+                    let work = Work {
+                        rows: 1,
+                        strips,
+                        k_groups: groups,
+                        half_bits: &[half_bits],
+                    };
+                    let machine = Machine {
+                        sms: 132,
+                        max_shared_bytes: 227 << 10,
+                        cluster_pairs: 66,
+                        most_tokens: 64,
+                    };
+                    LaunchShape::new(kernel, Arithmetic::Uniform, &work, machine).span_log2
+                };
+                let all = [
+                    LinearKernel::Wide16,
+                    LinearKernel::Wide32,
+                    LinearKernel::Wide64,
+                ];
+                assert!(all.iter().all(|&kernel| spans(kernel) == spans(all[0])));
+            }
+        }
+    }
+
+    #[test]
+    fn sixty_four_tokens_a_pass_are_taken_only_where_their_input_fits_or_is_transformed_ahead() {
+        let kernel = |rows, groups| {
+            shape(
+                LinearKernel::Wide64,
+                [rows, 256, groups, 8],
+                132,
+                227 << 10,
+            )
+            .kernel
+        };
+        assert_eq!(kernel(64, 112), LinearKernel::Wide64);
+        assert_eq!(kernel(512, 128), LinearKernel::Wide64);
+        // More than the workspace holds.
+        assert_eq!(kernel(513, 128), LinearKernel::Wide32);
+        assert_eq!(kernel(4096, 4), LinearKernel::Wide64);
     }
 
     #[test]
@@ -400,8 +566,8 @@ mod tests {
             operand_stride,
         };
         assert_eq!(transform(18, 50), Some(of(38, 50 * 32 * 260)));
-        assert_eq!(transform(64, 128), Some(of(256, WORKSPACE_BYTES as u64)));
-        assert_eq!(transform(65, 128), None, "more than the workspace holds");
+        assert_eq!(transform(512, 128), Some(of(528, WORKSPACE_BYTES as u64)));
+        assert_eq!(transform(513, 128), None, "more than the workspace holds");
     }
 
     #[test]
@@ -435,7 +601,7 @@ mod tests {
             (shape.shared_bytes, shape.chunk_groups)
         };
         assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 * (16 + 288), 16));
-        assert_eq!(of(100, 224, 99 << 10), (99 << 10, 36));
+        assert_eq!(of(100, 224, 99 << 10), (16 * 1024 + 36 * (32 + 8 * 288), 36));
         assert_eq!(
             of(1, 0, 99 << 10),
             of(1, 1, 99 << 10),

@@ -10,12 +10,14 @@
 
 namespace trellink {
 
-struct Formed : FloatSums<1> {
+struct Formed : FloatSums<1, false> {
   using Codebooks = AllCodebooks;
   static constexpr int kTokens = kMmaColumns;
   static constexpr int kStrips = 1;
   static constexpr int kWarpsTogether = 1;
   static constexpr uint32_t kHeldTokens = 0;
+  static constexpr bool kSpans = false;
+  static constexpr bool kChunks = true;
   static constexpr bool kFewTokens = false;
   static constexpr int kPairedHalfBits = 0;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 2 + 32;

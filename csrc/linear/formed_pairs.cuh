@@ -21,6 +21,8 @@ struct FormedPairs : ColumnPairs {
   static constexpr int kPairedHalfBits = 0;
   static constexpr int kWarpsTogether = 1;
   static constexpr uint32_t kHeldTokens = 0;
+  static constexpr bool kSpans = false;
+  static constexpr bool kChunks = true;
   static constexpr bool kFewTokens = true;
   static constexpr uint32_t kColumnBytes = kGroup * 2 + 32;
   static constexpr uint32_t kTokenGroupBytes = 2 * kColumnBytes;

@@ -138,7 +138,7 @@ __device__ __forceinline__ void transform_rows(const HadamardSigns& signs, const
 template <class Arithmetic>
 struct InputWork {
   const TrellinkLinear& params;
-  const uint16_t* suh;
+  const TrellinkSegment& segment;
   const SharedLayout<Arithmetic>& shared;
   uint32_t first_token, first_group, groups;
 
@@ -148,7 +148,7 @@ struct InputWork {
            (first_group + group) * kGroup + channel;
   }
   __device__ const uint16_t* scales(uint32_t group, uint32_t channel) const {
-    return suh + (first_group + group) * kGroup + channel;
+    return reinterpret_cast<const uint16_t*>(segment.suh) + (first_group + group) * kGroup + channel;
   }
 };
 
@@ -226,8 +226,7 @@ template <class Arithmetic>
 __device__ __forceinline__ void load_input(const TrellinkLinear& params, const TrellinkSegment& segment,
                                            const SharedLayout<Arithmetic>& shared, uint32_t first_token, uint32_t first_group,
                                            uint32_t groups) {
-  const InputWork<Arithmetic> work{params, reinterpret_cast<const uint16_t*>(segment.suh), shared, first_token,
-                                   first_group, groups};
+  const InputWork<Arithmetic> work{params, segment, shared, first_token, first_group, groups};
   if constexpr (Arithmetic::kFewTokens) {
     load_items(work);
   } else {

@@ -10,6 +10,8 @@
 //   kStrips              strips that a warp takes at once at up to kPairedHalfBits; beyond, one
 //   kWarpsTogether       warps that take neighbouring strips of the same K groups, a warpgroup or one
 //   kHeldTokens          tokens that shared memory has places for, 0 for as many as there are
+//   kSpans               whether warps take spans of several groups, and operands come through a ring
+//   kChunks              whether K may be longer than what shared memory holds of an input that CTAs transform
 //   kTokenGroupBytes     shared memory for a group of one token's inputs, and Scale beside it
 //   store_row            writes a transformed group of a token there
 //   multiply             adds a block's products to an Accumulator
@@ -45,16 +47,22 @@ struct Frame {
 template <class Arithmetic, bool kNorm>
 class LinearCta {
  public:
-  __device__ LinearCta(const TrellinkLinear& params, WeightStreams& streams)
-      : params_(params), weights_(params, streams) {}
+  __device__ LinearCta(const TrellinkLinear& params, WeightStreams& streams, RingPlaces& places)
+      : params_(params), weights_(params, streams), places_(places) {}
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
+    // The next launch finds no room before this CTA has left; so it can as well be ready by then. A transform ahead of
+    // it would find some, and take bandwidth.
+    if constexpr (!Arithmetic::kSpans) ptx::launch_dependents();
     {
       const Cut cut = Cut::of(params_, Arithmetic::kStrips * Arithmetic::kWarpsTogether);
       const auto piece = Piece<Arithmetic>::first(params_, cut);
       // Neither scales nor weights depend on another launch. The scales are needed first.
       if (!params_.operands) prefetch_scales(cut, piece);
+      if constexpr (Arithmetic::kSpans) {
+        if (Ring::serves(params_)) Ring::init(places_, false);
+      }
       begin_weights(cut, piece);
       if (threadIdx.x == 0) {
         frame.cut = cut;
@@ -68,7 +76,7 @@ class LinearCta {
     ExchangeState state{};
     if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
     // An empty shard has no input.
-    if (frame.cut.groups() > 0) load_chunk(frame, frame.cut.first_group, 0);
+    if (frame.cut.groups() > 0 && !Ring::serves(params_)) load_chunk(frame, frame.cut.first_group);
     if (ptx::opaque(threadIdx.x) == 0) frame.exchange = state;
     for (;;) {
       if constexpr (Arithmetic::kStrips > 1) {
@@ -79,7 +87,7 @@ class LinearCta {
       if (frame.piece.is_first(frame.cut) && !exchange.enter()) break;
       reduce_and_push(exchange, frame.piece);
       if (!next_piece(frame)) {
-        ptx::launch_dependents();
+        if constexpr (Arithmetic::kSpans) ptx::launch_dependents();
         finish_rows<kNorm>(params_, exchange);
         exchange.leave();
         break;
@@ -91,6 +99,7 @@ class LinearCta {
 
  private:
   using Shared = SharedLayout<Arithmetic>;
+  using Ring = OperandRing<Arithmetic>;
 
   // Meets all threads that see the same sums.
   __device__ __forceinline__ void synchronize() const {
@@ -115,8 +124,8 @@ class LinearCta {
     const uint32_t strip = piece.strip - segment.first_strip + share.slot * count;
     const auto* blocks = reinterpret_cast<const uint32_t*>(segment.blocks) +
                          static_cast<uint64_t>(strip) * params_.k_groups * block_words;
-    const uint32_t first = share.works() ? cut.first_group + share.slice : cut.end_group;
-    weights_.begin(blocks, count, block_words, first, cut.end_group, share.slices);
+    const uint32_t first = share.works() ? share.slice : cut.groups();
+    weights_.begin(blocks + cut.first_group * block_words, count, block_words, cut.groups(), first, share.slices);
   }
 
   // Brings the first piece's input scales near, which come from memory and are needed first.
@@ -143,6 +152,9 @@ class LinearCta {
     ptx::fence_async_copies();
 #endif
     synchronize();
+    if constexpr (Arithmetic::kSpans) {
+      if (Ring::serves(params_)) Ring::init(places_, true);
+    }
     begin_weights(cut, piece);
     if (ptx::opaque(threadIdx.x) == 0) {
       frame.piece = piece;
@@ -152,60 +164,60 @@ class LinearCta {
     return true;
   }
 
-  // Loads the step of the input of the frame's piece that begins with group `chunk` to places from `place` on;
-  // operands may still be on their way.
-  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk, uint32_t place) const {
+  // Loads the chunk of the input of the frame's piece that begins with group `chunk`.
+  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
     const Piece<Arithmetic>& piece = frame.piece;
     const Shared shared(params_, piece.tokens);
-    const uint32_t groups = min(params_.step_groups, frame.cut.end_group - chunk);
+    const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
+#if __CUDA_ARCH__ < 900
     if constexpr (Arithmetic::kHeldTokens > 0) {
       if (params_.operands) {
         const Operands<Arithmetic> operands(params_, piece.segment, piece.first_token / Arithmetic::kTokens);
-        copy_operands(operands, shared, chunk, place, groups);
+        copy_operands(operands, shared, chunk, groups);
         return;
       }
     }
+#endif
     load_input(params_, params_.segment[piece.segment], shared, piece.first_token, chunk, groups);
+#if __CUDA_ARCH__ >= 900
+    // The tensor core reads it as copies would.
+    if constexpr (Arithmetic::kHeldTokens > 0) ptx::fence_async_copies();
+#endif
   }
 
-  // Waits for the input that this thread has copied and makes it known to the tensor core.
-  __device__ __forceinline__ void publish_input() const {
-    if constexpr (Arithmetic::kHeldTokens > 0) {
-      ptx::cp_async_wait_all();
-#if __CUDA_ARCH__ >= 900
-      ptx::fence_async_copies();
-#endif
-    }
+  // Goes on to the next chunk, whose groups lie `first` behind the cut's; false if there is none.
+  __device__ __forceinline__ bool next_chunk(const Frame<Arithmetic>& frame, uint32_t& first) const {
+    first += params_.chunk_groups;
+    if (first >= frame.cut.groups()) return false;
+    __syncthreads();
+    return true;
   }
 
   // Multiplies the frame's piece, kCount strips to a warp, and leaves each warp's sums in its place.
   template <int kCount>
   __device__ __forceinline__ void multiply(const Frame<Arithmetic>& frame) {
     typename Arithmetic::Accumulator acc[kCount];
-    const uint32_t step = params_.step_groups;
-    // Where all of what fits is loaded at a time, the next step has to wait.
-    const bool ahead = step < params_.chunk_groups;
-    // First group and, in the lowest bit, in which half of the places: one register through the loop.
-    for (uint32_t at = frame.cut.first_group * 2; at / 2 < frame.cut.end_group;) {
-      const uint32_t chunk = at / 2;
-      if (chunk == frame.cut.first_group ? !frame.input_is_loaded : !ahead) load_chunk(frame, chunk, 0);
-      publish_input();
-      __syncthreads();
-      const Shared shared(params_, frame.piece.tokens);
-      const uint32_t place = at % 2 * step, next = chunk + step;
-      if (ahead && next < frame.cut.end_group) load_chunk(frame, next, step - place);
-      const uint32_t end = min(next, frame.cut.end_group);
-      // The groups of a slice do not depend on where chunks begin, so neither does the sum.
-      StripGemm<Arithmetic, kCount> gemm{shared, weights_, chunk - place, end, acc};
-      const TrellinkSegment& segment = params_.segment[frame.piece.segment];
-      Arithmetic::Codebooks::run(segment.codebook, segment.half_bits, gemm);
-      at += 2 * step;
-      if (ahead) {
-        at ^= 1;
-      } else if (at / 2 < frame.cut.end_group) {
+    const Ring ring(params_, places_, frame.cut, frame.piece);
+    const bool from_ring = Ring::serves(params_);
+    if (from_ring) {
+      const Share share(frame.piece.strips, kCount);
+      if (share.works()) ring.begin(weights_.warp(), share);
+    }
+    uint32_t first = 0;
+    do {
+      if (!from_ring) {
+        // An empty shard has no input.
+        if (frame.cut.groups() == 0) break;
+        if (first > 0 || !frame.input_is_loaded) load_chunk(frame, frame.cut.first_group + first);
         __syncthreads();
       }
-    }
+      const Shared shared(params_, frame.piece.tokens);
+      // The groups of a slice do not depend on where chunks begin, so neither does the sum.
+      StripGemm<Arithmetic, kCount> gemm{shared, weights_, ring, from_ring, first, params_.chunk_groups,
+                                         frame.cut.groups(), acc};
+      const TrellinkSegment& segment = params_.segment[frame.piece.segment];
+      Arithmetic::Codebooks::run(segment.codebook, segment.half_bits, gemm);
+    } while (Arithmetic::kChunks && next_chunk(frame, first));
     // What the warp has read, sums may replace.
     __syncwarp();
     if (Share(frame.piece.strips, kCount).works()) {
@@ -219,7 +231,7 @@ class LinearCta {
   // Adds up the sums of a piece, over the slices of K of this CTA and over the CTAs of the cluster, and
   // sends them. Each CTA of the cluster does a part.
   __device__ __forceinline__ void reduce_and_push(const Exchange& exchange, const Piece<Arithmetic>& piece) const {
-    constexpr uint32_t kPairs = kTile / 2;
+    constexpr uint32_t kFours = kTile / 4;
     const Shared shared(params_, piece.tokens);
     const uint32_t count = piece.strips_per_warp(params_);
     const Share share(piece.strips, count);
@@ -227,46 +239,52 @@ class LinearCta {
     const uint32_t first_column = (piece.strip - params_.first_strip) * kTile;
     const uint32_t splits = params_.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
 #pragma unroll 1
-    for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kPairs;
+    for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kFours;
          i += splits * blockDim.x) {
-      const uint32_t channel = i % kPairs * 2, strip = i / kPairs % piece.strips, token = i / kPairs / piece.strips;
+      const uint32_t channel = i % kFours * 4, strip = i / kFours % piece.strips, token = i / kFours / piece.strips;
       const float* first = shared.sum(strip / count, strip % count, token, channel);
       const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
-      float2 sum = make_float2(0, 0);
+      float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll 1
       for (uint32_t from = 0; from < splits; ++from) {
         add_slices(splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
       }
-      exchange.push((piece.first_token + token) * columns + first_column + strip * kTile + channel, sum.x, sum.y);
+      const uint64_t value = (piece.first_token + token) * columns + first_column + strip * kTile + channel;
+      exchange.push(value, sum.x, sum.y);
+      exchange.push(value + 2, sum.z, sum.w);
     }
   }
 
-  // Adds a pair of sums of every slice to `sum`, in order; the loads of several overlap.
-  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float2& sum) {
+  // Adds four neighbouring sums of every slice to `sum`, in order; the loads of several overlap.
+  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float4& sum) {
     constexpr uint32_t kBatch = 4;
 #pragma unroll 1
     for (uint32_t slice = 0; slice < slices; slice += kBatch) {
-      float2 v[kBatch];
+      float4 v[kBatch];
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        v[b] = slice + b < slices ? *reinterpret_cast<const float2*>(first + (slice + b) * stride) : make_float2(0, 0);
+        v[b] = slice + b < slices ? *reinterpret_cast<const float4*>(first + (slice + b) * stride) : make_float4(0, 0, 0, 0);
       }
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        if (slice + b < slices) sum = make_float2(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y));
+        if (slice + b >= slices) continue;
+        sum = make_float4(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y), __fadd_rn(sum.z, v[b].z),
+                          __fadd_rn(sum.w, v[b].w));
       }
     }
   }
 
   const TrellinkLinear& params_;
-  WeightStream weights_;
+  WeightStream<Arithmetic::kSpans> weights_;
+  RingPlaces& places_;
 };
 
 // The body of a kernel. params must be the kernel's __grid_constant__ parameter.
 template <class Arithmetic, bool kNorm>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
   __shared__ WeightStreams streams;
-  LinearCta<Arithmetic, kNorm>(params, streams).run();
+  __shared__ RingPlaces places;
+  LinearCta<Arithmetic, kNorm>(params, streams, places).run();
 }
 
 }  // namespace trellink

@@ -2,11 +2,12 @@
 //
 //   places  [warp] warp_bytes                        the weights on their way to a warp; later its sums,
 //                                                    f32 [strip][kTokens][kSumStride]
-//   scales  Scale [group][tokens, to whole 16 bytes] what undoes the scaling of a group of inputs
-//   input   [group][token] kTokenGroupBytes          the transformed input as MMA operands
+//   input   [group]: [token] kTokenGroupBytes        the transformed input as MMA operands
+//                    Scale [token, to whole 16 bytes] what undoes the scaling of a token's group
 //
-// The operands of a group are ordered as the arithmetic reads them. The input is cut to as many
-// 128-channel groups as fit; kernels walk over K in such chunks. src/plan.rs knows the same sizes.
+// The operands of a group are ordered as the arithmetic reads them. There are as many groups as fit. Kernels that
+// transform walk over K in such chunks; operands that are ready go round in rings (operand_ring.cuh).
+// src/plan.rs knows the same sizes.
 #pragma once
 
 #include "format/block.h"
@@ -35,28 +36,26 @@ struct SharedLayout {
   unsigned char* base;
   uint32_t warp_bytes;
   uint32_t tokens;       // of this pass, at most kTokens
-  uint32_t scale_bytes;  // of a group
-  uint32_t groups;       // of the input that are held at a time
+  uint32_t group_bytes;  // of the input
 
   __device__ SharedLayout(const TrellinkLinear& params, uint32_t pass_tokens)
       : base(ptx::dynamic_shared()),
         warp_bytes(params.warp_bytes),
         tokens(pass_tokens),
-        scale_bytes((held_tokens<Arithmetic>(pass_tokens) * sizeof(Scale) + 15) / 16 * 16),
-        groups(params.chunk_groups) {}
+        group_bytes(held_tokens<Arithmetic>(pass_tokens) * Arithmetic::kTokenGroupBytes +
+                    (held_tokens<Arithmetic>(pass_tokens) * static_cast<uint32_t>(sizeof(Scale)) + 15) / 16 * 16) {}
 
   // The sums of the strip'th strip of a warp.
   __device__ float* sum(uint32_t warp, uint32_t strip, uint32_t token, uint32_t channel) const {
     return reinterpret_cast<float*>(base + warp * warp_bytes) + (strip * kTokens + token) * kSumStride + channel;
   }
-  __device__ Scale* scale(uint32_t group, uint32_t token) const {
-    return reinterpret_cast<Scale*>(base + kWarps * warp_bytes + group * scale_bytes) + token;
-  }
   // The operands of a token's group, 16-byte aligned. Neighbouring tokens lie kTokenGroupBytes apart, which the
   // arithmetic chooses so that the lanes of an access fall on different banks.
   __device__ unsigned char* input(uint32_t group, uint32_t token) const {
-    const uint32_t place = group * held_tokens<Arithmetic>(tokens) + token;
-    return base + kWarps * warp_bytes + groups * scale_bytes + place * Arithmetic::kTokenGroupBytes;
+    return base + kWarps * warp_bytes + group * group_bytes + token * Arithmetic::kTokenGroupBytes;
+  }
+  __device__ Scale* scale(uint32_t group, uint32_t token) const {
+    return reinterpret_cast<Scale*>(input(group, held_tokens<Arithmetic>(tokens))) + token;
   }
 };
 

@@ -1,10 +1,11 @@
-// A warp's share of the product: blocks of one strip, or of two neighbouring ones, over a chunk of K.
+// A warp's share of the product: blocks of one strip, or of two neighbouring ones, over some of K.
 //
 // The order of additions depends on the layer and on how the launch cuts the columns, so a row's
 // result does not depend on the other rows or on its place among them.
 #pragma once
 
 #include "linear/decode.cuh"
+#include "linear/operand_ring.cuh"
 #include "linear/shared_layout.cuh"
 #include "linear/weight_stream.cuh"
 
@@ -14,9 +15,11 @@ namespace trellink {
 template <class Arithmetic, int kCount>
 struct StripGemm {
   const SharedLayout<Arithmetic>& shared;
-  WeightStream& weights;
-  uint32_t first;  // the group that lies, or would lie, in place 0 of the shared input
-  uint32_t end;    // of what is loaded
+  WeightStream<Arithmetic::kSpans>& weights;
+  const OperandRing<Arithmetic>& ring;
+  bool from_ring;
+  // Otherwise the CTA's K groups [first, first + chunk) are in the shared input, of `groups`.
+  uint32_t first, chunk, groups;
   typename Arithmetic::Accumulator (&acc)[kCount];
 
   // Bitrates that the other kCount serves are not compiled for this one.
@@ -26,23 +29,37 @@ struct StripGemm {
   }
 
  private:
+  // Where the spans end that can be had.
+  __device__ uint32_t end() const { return spans_of(from_ring ? groups : min(first + chunk, groups), weights.log2()); }
+
   template <Codebook kCodebook, int kHalfBits>
   __device__ __forceinline__ void multiply() {
     using B = LaneBlock<kHalfBits>;
     constexpr uint32_t kWords = Block<kHalfBits>::kWords;
     const uint32_t lane = ptx::opaque(threadIdx.x % 32);
-    // The body is long: unrolled, it would only take more registers.
-#pragma unroll 1
-    for (uint32_t group; (group = weights.group()) < end;) {
+    for (uint32_t span; (span = weights.span()) < end();) {
       const uint32_t* words = weights.blocks();
-      if constexpr (kCount == 2) {
-        const B blocks[2] = {B(words, lane), B(words + kWords, lane)};
-        weights.advance(kCount, kWords);
-        Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - first, lane, acc);
-      } else {
-        const B blocks[1] = {B(words, lane)};
-        weights.advance(kCount, kWords);
-        Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group - first, lane, acc);
+      uint32_t left = weights.groups();
+      uint32_t group = (span << weights.log2()) - first;
+      if constexpr (Arithmetic::kSpans) {
+        if (from_ring) group = ring.await(weights.warp());
+      }
+      // The body is long: unrolled, it would only take more registers.
+#pragma unroll 1
+      for (bool more = true; more; ++group, words += kWords) {
+        more = --left != 0;
+        if constexpr (kCount == 2) {
+          const B blocks[2] = {B(words, lane), B(words + (kWords << weights.log2()), lane)};
+          if (!more) weights.advance(kCount, kWords);
+          Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group, lane, acc);
+        } else {
+          const B blocks[1] = {B(words, lane)};
+          if (!more) weights.advance(kCount, kWords);
+          Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group, lane, acc);
+        }
+      }
+      if constexpr (Arithmetic::kSpans) {
+        if (from_ring) ring.release(weights.warp(), span, weights.stride());
       }
     }
   }

@@ -1,12 +1,14 @@
 // A warp's weights on their way from memory to its registers, through a place in shared memory that is
-// filled behind the warp's back: while it decodes one K group of its strips, the next arrives.
+// filled behind the warp's back: while it decodes the last group of a span, the next span arrives.
 //
 // Only the warp itself touches its place. From Hopper on the copy engine fills it, at a barrier; before,
-// there are only copies of threads (cp.async). More than one group ahead does not pay: a warp that starts
-// many copies waits for the first of them, and what is in flight already covers the memory's latency.
+// there are only copies of threads (cp.async). More than one span ahead does not pay: a warp that starts
+// many copies waits for the first of them, and what is in flight already covers the memory's latency. Where an
+// iteration does much besides, spans of several groups halve the time between two of them.
 #pragma once
 
 #include "linear/shared_layout.cuh"
+#include "linear/spans.cuh"
 #include "ptx/ptx.cuh"
 
 namespace trellink {
@@ -15,9 +17,11 @@ namespace trellink {
 struct WeightStreams {
   uint64_t barriers[kWarps];
   const uint32_t* blocks[kWarps];  // of the first strip
-  uint32_t end, stride;            // of the K groups; the same for all
+  uint32_t groups, stride;         // K groups in all, and spans from one of a warp to its next; the same for all
 };
 
+// kSpans: spans may have more than one group.
+template <bool kSpans>
 class WeightStream {
  public:
   // params must be the kernel's __grid_constant__ parameter: it takes no registers. By whole warps.
@@ -32,25 +36,33 @@ class WeightStream {
 #endif
   }
 
-  // The blocks of K groups first, first + stride, ... below `end` of `count` neighbouring strips, the first of which
-  // begins at `strip`; a block has `block_words`. Starts with the first group. What was begun before has
-  // all been taken.
-  __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t first, uint32_t end,
+  // The blocks of `groups` K groups of `count` neighbouring strips, the first of which begins at `strip`; a block
+  // has `block_words`. The warp takes spans first, first + stride, ... What was begun before has all been taken.
+  __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t groups, uint32_t first,
                         uint32_t stride) {
-    group_ = first;
+    span_ = first;
     if (threadIdx.x % kLanes == 0) streams_.blocks[warp_] = strip;
     __syncwarp();
     if (threadIdx.x == 0) {
-      streams_.end = end;
+      streams_.groups = groups;
       streams_.stride = stride;
     }
-    if (first < end) fetch(count, block_words);
+    if (span_ < spans_of(groups, log2())) fetch(count, block_words, groups);
   }
 
-  // The group that comes next; beyond the last when all are done.
-  __device__ uint32_t group() const { return group_; }
+  // The CTA's warp that this is.
+  __device__ uint32_t warp() const { return warp_; }
 
-  // Waits for it. All lanes may then read its blocks, strip by strip.
+  // The span that comes next; beyond the last when all are done.
+  __device__ uint32_t span() const { return span_; }
+  // Spans from one of the warp to its next.
+  __device__ uint32_t stride() const { return streams_.stride; }
+  // Groups of the span.
+  __device__ uint32_t groups() const { return kSpans ? groups_of_span(streams_.groups, log2(), span_) : 1; }
+  // log2 of the groups of a whole span.
+  __device__ uint32_t log2() const { return kSpans ? params_.span_log2 : 0; }
+
+  // Waits for it. All lanes may then read its blocks, strip by strip, those of a strip block_words << log2() apart.
   __device__ const uint32_t* blocks() const {
 #if __CUDA_ARCH__ >= 900
     while (!ptx::mbarrier_try_wait(barrier(), parity_)) {
@@ -62,12 +74,13 @@ class WeightStream {
     return place();
   }
 
-  // Goes on to the next group, once all of this one has been read into registers.
+  // Goes on to the next, once all of this one has been read into registers.
   __device__ void advance(uint32_t count, uint32_t block_words) {
     __syncwarp();
     parity_ ^= 1;
-    group_ += streams_.stride;
-    if (group_ < streams_.end) fetch(count, block_words);
+    span_ += streams_.stride;
+    const uint32_t groups = streams_.groups;
+    if (span_ < spans_of(groups, log2())) fetch(count, block_words, groups);
   }
 
  private:
@@ -77,23 +90,24 @@ class WeightStream {
     return reinterpret_cast<uint32_t*>(ptx::dynamic_shared() + warp_ * params_.warp_bytes);
   }
 
-  __device__ void fetch(uint32_t count, uint32_t block_words) const {
+  __device__ void fetch(uint32_t count, uint32_t block_words, uint32_t groups) const {
     const uint64_t strip_words = static_cast<uint64_t>(params_.k_groups) * block_words;
+    const uint32_t place_words = block_words << log2(), words = groups_of_span(groups, log2(), span_) * block_words;
     uint32_t* to = place();
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x % kLanes != 0) return;
-    const uint32_t* from = streams_.blocks[warp_] + group_ * block_words;
-    const uint32_t block_bytes = block_words * sizeof(uint32_t);
-    ptx::mbarrier_expect(barrier(), count * block_bytes);
+    const uint32_t* from = streams_.blocks[warp_] + span_ * place_words;
+    const uint32_t bytes = words * sizeof(uint32_t);
+    ptx::mbarrier_expect(barrier(), count * bytes);
     for (uint32_t s = 0; s < count; ++s) {
-      ptx::copy_bulk(to + s * block_words, from + s * strip_words, block_bytes, barrier());
+      ptx::copy_bulk(to + s * place_words, from + s * strip_words, bytes, barrier());
     }
 #else
-    const uint32_t* from = streams_.blocks[warp_] + group_ * block_words;
+    const uint32_t* from = streams_.blocks[warp_] + span_ * place_words;
     constexpr uint32_t kWordsPerCopy = 4;
     for (uint32_t s = 0; s < count; ++s) {
-      for (uint32_t i = threadIdx.x % kLanes * kWordsPerCopy; i < block_words; i += kLanes * kWordsPerCopy) {
-        ptx::cp_async_16(to + s * block_words + i, from + s * strip_words + i);
+      for (uint32_t i = threadIdx.x % kLanes * kWordsPerCopy; i < words; i += kLanes * kWordsPerCopy) {
+        ptx::cp_async_16(to + s * place_words + i, from + s * strip_words + i);
       }
     }
 #endif
@@ -102,8 +116,8 @@ class WeightStream {
   const TrellinkLinear& params_;
   WeightStreams& streams_;
   const uint32_t warp_;  // found out once, by all lanes
-  uint32_t parity_ = 0;  // of the barrier's phase in which the next group arrives
-  uint32_t group_;
+  uint32_t parity_ = 0;  // of the barrier's phase in which the next span arrives
+  uint32_t span_;
 };
 
 }  // namespace trellink

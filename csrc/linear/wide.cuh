@@ -14,12 +14,15 @@
 namespace trellink {
 
 template <int kBlocks>
-struct Wide : FloatSums<kBlocks> {
-  using typename FloatSums<kBlocks>::Accumulator;
+struct Wide : FloatSums<kBlocks, true> {
+  using typename FloatSums<kBlocks, true>::Accumulator;
   using Codebooks = AllCodebooks;
   static constexpr int kTokens = kBlocks * kMmaColumns;
   static constexpr int kStrips = 1;
   static constexpr int kWarpsTogether = 4;
+  static constexpr bool kSpans = true;
+  // Transforming a second time would leave 64 tokens too few registers.
+  static constexpr bool kChunks = kBlocks <= 4;
   static constexpr bool kFewTokens = false;
   static constexpr int kPairedHalfBits = 0;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 2;
@@ -27,7 +30,7 @@ struct Wide : FloatSums<kBlocks> {
   static constexpr uint32_t kHeldTokens = kTokens;
   using Shared = SharedLayout<Wide>;
   // Tiles that are decoded before their MMAs are started: four, or what registers allow.
-  static constexpr int kAhead = kBlocks > 4 ? 1 : 4;
+  static constexpr int kAhead = kBlocks > 4 ? 2 : 4;
 
   // A group of inputs is [tile][8 tokens] of what the tensor core calls core matrices: [8 of a tile's 16
   // channels, twice][token][channel] fp16.
@@ -70,7 +73,7 @@ struct Wide : FloatSums<kBlocks> {
     } else {
       multiply_by_warp<kCodebook>(blocks[0], shared, group, lane, part);
     }
-    FloatSums<kBlocks>::add_group(shared, group, lane, part, acc[0]);
+    FloatSums<kBlocks, true>::add_group(shared, group, lane, part, acc[0]);
   }
 
  private:
@@ -111,7 +114,9 @@ struct Wide : FloatSums<kBlocks> {
   static __device__ __forceinline__ void multiply_by_warpgroup(LaneBlock<kHalfBits> block, const Shared& shared,
                                                                uint32_t group, float (&part)[kBlocks][4]) {
 #if TRELLINK_WGMMA
-    const uint64_t inputs = ptx::matrix_descriptor(shared.input(group, 0), kCoreBytes, kBlockBytes);
+    // The group is the same for all lanes, but the compiler does not know: in uniform registers it costs less.
+    const unsigned char* inputs_at = shared.input(__shfl_sync(0xffffffffu, group, 0), 0);
+    const uint64_t inputs = ptx::matrix_descriptor(inputs_at, kCoreBytes, kBlockBytes);
     static_for<kBlockTiles>([&](auto tile) {
       uint32_t x[kLaneWeights], a[4];
       block.template scrambled<kCodebook, tile>(x);

@@ -248,6 +248,12 @@ __device__ __forceinline__ void mbarrier_init(uint64_t* barrier) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address) : "memory");
 }
 
+// Ends a barrier, whose place may then hold another.
+__device__ __forceinline__ void mbarrier_invalidate(uint64_t* barrier) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(barrier));
+  asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(address) : "memory");
+}
+
 // Makes the barriers that this thread has initialised known to copies.
 __device__ __forceinline__ void fence_mbarrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -331,6 +337,14 @@ __device__ __forceinline__ uint32_t ld_relaxed_sys(const uint32_t* p) {
 
 __device__ __forceinline__ void st_relaxed_sys(uint32_t* p, uint32_t x) {
   asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
+}
+
+// Adds to a word in shared memory; returns what it was. Orders the thread's accesses to shared memory.
+__device__ __forceinline__ uint32_t atom_add_shared(uint32_t* p, uint32_t x) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
+  uint32_t d;
+  asm volatile("atom.add.acq_rel.cta.shared::cta.u32 %0, [%1], %2;" : "=r"(d) : "r"(address), "r"(x) : "memory");
+  return d;
 }
 
 __device__ __forceinline__ uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t expected, uint32_t x) {

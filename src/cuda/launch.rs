@@ -100,13 +100,14 @@ impl CudaRank {
             self.kernels().most_tokens,
             present.map(CudaLinear::codebook),
         );
-        self.launch_all(kernel, &stream, input, rows, &params)
+        self.launch_all(kernel, arithmetic, &stream, input, rows, &params)
     }
 
     /// Cuts the call into launches that fit the slots. `whole.operands` is the workspace.
     fn launch_all(
         &self,
         kernel: LinearKernel,
+        arithmetic: Arithmetic,
         stream: &StreamHandle<'_>,
         input: &DeviceInput<'_>,
         rows: usize,
@@ -128,7 +129,7 @@ impl CudaRank {
                 let row_bytes = columns * dtype_of(params.norm.out_dtype).size();
                 params.norm.out += first_row * row_bytes as u64;
             }
-            self.launch(kernel, stream, &mut params)?;
+            self.launch(kernel, arithmetic, stream, &mut params)?;
         }
         Ok(())
     }
@@ -137,6 +138,7 @@ impl CudaRank {
     fn launch(
         &self,
         kernel: LinearKernel,
+        arithmetic: Arithmetic,
         stream: &StreamHandle<'_>,
         params: &mut TrellinkLinear,
     ) -> Result<()> {
@@ -152,8 +154,9 @@ impl CudaRank {
             sms: self.sm_share(),
             max_shared_bytes: kernels.max_shared_bytes,
             cluster_pairs: self.cluster_pairs(),
+            most_tokens: kernels.most_tokens,
         };
-        let shape = LaunchShape::new(kernel, &work, machine);
+        let shape = LaunchShape::new(kernel, arithmetic, &work, machine);
         match shape.transform {
             Some(transform) => self.launch_transform(stream, transform, params)?,
             None => params.operands = 0,
@@ -164,7 +167,8 @@ impl CudaRank {
         params.shared_bytes = shape.shared_bytes;
         params.warp_bytes = shape.warp_bytes;
         params.chunk_groups = shape.chunk_groups;
-        params.step_groups = shape.step_groups;
+        params.span_log2 = shape.span_log2;
+        params.places = shape.places;
         let launch = Launch {
             grid: shape.grid,
             cluster: shape.k_splits,
@@ -176,7 +180,7 @@ impl CudaRank {
         // SAFETY: the kernel takes a TrellinkLinear. Weights and control words live as long as the
         // layer and the rank; input and outputs were vouched for by whoever made them (a borrow,
         // or the contract of the unsafe constructor), for as long as the stream needs them.
-        unsafe { kernels.launch(kernels.linear(kernel, params.norm.out != 0), launch, params) }
+        unsafe { kernels.launch(kernels.linear(shape.kernel, params.norm.out != 0), launch, params) }
     }
 
     /// Enqueues the transform of a launch's input into the workspace, where the launch then finds it.

@@ -228,8 +228,8 @@ pub struct TrellinkLinear {
     pub shared_bytes: u32,
     pub warp_bytes: u32,
     pub chunk_groups: u32,
-    pub step_groups: u32,
-    pub reserved: u32,
+    pub span_log2: u32,
+    pub places: u32,
     pub operands: u64,
     pub operand_stride: u64,
     pub norm: TrellinkNorm,
@@ -267,10 +267,10 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 56usize];
     ["Offset of field: TrellinkLinear::chunk_groups"]
         [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 60usize];
-    ["Offset of field: TrellinkLinear::step_groups"]
-        [::core::mem::offset_of!(TrellinkLinear, step_groups) - 64usize];
-    ["Offset of field: TrellinkLinear::reserved"]
-        [::core::mem::offset_of!(TrellinkLinear, reserved) - 68usize];
+    ["Offset of field: TrellinkLinear::span_log2"]
+        [::core::mem::offset_of!(TrellinkLinear, span_log2) - 64usize];
+    ["Offset of field: TrellinkLinear::places"]
+        [::core::mem::offset_of!(TrellinkLinear, places) - 68usize];
     ["Offset of field: TrellinkLinear::operands"]
         [::core::mem::offset_of!(TrellinkLinear, operands) - 72usize];
     ["Offset of field: TrellinkLinear::operand_stride"]

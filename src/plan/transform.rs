@@ -4,8 +4,9 @@
 
 use super::{LinearKernel, Work, WARPS};
 
-/// Memory for transformed inputs that a rank has for each of its exchanges: 64 rows of 16384 channels.
-pub const WORKSPACE_BYTES: usize = operand_bytes(64, 128);
+/// Memory for transformed inputs that a rank has for each of its exchanges: for eight layers, 64 rows of 16384
+/// channels.
+pub const WORKSPACE_BYTES: usize = 8 * operand_bytes(64, 128);
 
 /// Threads of a CTA; `TRELLINK_TRANSFORM_THREADS` in csrc/params.h.
 const THREADS: usize = 128;
@@ -30,11 +31,13 @@ pub struct TransformShape {
 }
 
 impl TransformShape {
-    /// The shape of the launch, or nothing where CTAs with `groups` K groups do better by themselves.
+    /// The shape of the launch, or nothing where CTAs with `groups` K groups do better by themselves, which takes
+    /// that all of them fit their shared memory.
     pub(super) fn new(
         kernel: LinearKernel,
         work: &Work<'_>,
         groups: usize,
+        fit: bool,
         sms: usize,
     ) -> Option<Self> {
         let needs = kernel.needs();
@@ -46,7 +49,7 @@ impl TransformShape {
         let rounds = (groups * blocks).div_ceil(WARPS);
         let segments = work.half_bits.len();
         let operand_stride = operand_bytes(work.rows.next_multiple_of(pass_tokens), work.k_groups);
-        if rounds < MIN_ROUNDS || segments * operand_stride > WORKSPACE_BYTES {
+        if (fit && rounds < MIN_ROUNDS) || segments * operand_stride > WORKSPACE_BYTES {
             return None;
         }
         let items = segments * work.k_groups * work.rows.div_ceil(ITEM_TOKENS);

@@ -200,8 +200,9 @@ impl SimRank {
                 sms: self.config.sms,
                 max_shared_bytes: self.config.max_shared_bytes,
                 cluster_pairs: self.config.cluster_pairs,
+                most_tokens: most_tokens(),
             };
-            let shape = LaunchShape::new(kernel, &work, machine);
+            let shape = LaunchShape::new(kernel, call.arithmetic, &work, machine);
             let _operands = shape.transform.map(|shape| transform(&mut params, shape));
             params.k_splits = shape.k_splits;
             params.units = shape.units;
@@ -209,10 +210,11 @@ impl SimRank {
             params.shared_bytes = shape.shared_bytes;
             params.warp_bytes = shape.warp_bytes;
             params.chunk_groups = shape.chunk_groups;
-            params.step_groups = shape.step_groups;
+            params.span_log2 = shape.span_log2;
+            params.places = shape.places;
             // SAFETY: every pointer in `params` is that of a buffer that `call` or `self` borrows,
             // with the sizes that the kernel derives from the same numbers.
-            unsafe { trellink_sim_linear(&params, kernel as u32, shape.grid) };
+            unsafe { trellink_sim_linear(&params, shape.kernel as u32, shape.grid) };
         }
     }
 }

@@ -201,6 +201,9 @@ struct Mbarrier {
 inline Mbarrier& mbarrier(uint64_t* barrier) { return *reinterpret_cast<Mbarrier*>(barrier); }
 
 inline void mbarrier_init(uint64_t* barrier) { mbarrier(barrier) = {0, 0, 0}; }
+inline void mbarrier_invalidate(uint64_t* barrier) {
+  if (mbarrier(barrier).arrived || mbarrier(barrier).bytes) sim::fail("a barrier that ends while copies are due");
+}
 inline void fence_mbarrier_init() {}
 inline void fence_async_copies() {}
 
@@ -242,6 +245,8 @@ inline ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
   sim::poll();
   return sim::load_shared(aligned(p, 16));
 }
+
+inline uint32_t atom_add_shared(uint32_t* p, uint32_t x) { return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL); }
 
 inline uint32_t ld_relaxed_gpu(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline uint64_t ld_relaxed_sys_u64(const uint64_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
