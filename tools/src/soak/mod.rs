@@ -75,8 +75,18 @@ fn positive(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("expected a number above 0, and at most {LONGEST}"))
 }
 
+/// Ranks that share a GPU have two streams each, and streams in one hardware queue wait for one another: there are
+/// 8 queues if nothing is said. The driver reads this when it starts, and so do the processes of ranks.
+fn give_streams_queues() {
+    const QUEUES: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
+    if std::env::var_os(QUEUES).is_none() {
+        std::env::set_var(QUEUES, "32");
+    }
+}
+
 /// Runs `soak`.
 pub fn run(args: &Args) -> Result<Outcome> {
+    give_streams_queues();
     let place = match args.rank {
         None => device::choose(args.device, ExchangePath::Auto)?,
         Some(_) => device::choose_untried(args.device)?,
