@@ -36,14 +36,12 @@ pub fn provoke<'a>(
                 let lane = leave(worker);
                 link.doing("having left a group")?;
                 link.ready(Findings::default())?;
-                rejoin(link, lane, &run.devices, plan)
+                rejoin(link, lane, run, plan)
             })?
         }
         (true, false) => {
             member.fail(name, provocation)?;
-            member.with_worker(|link, worker, run, plan| {
-                rejoin(link, leave(worker), &run.devices, plan)
-            })?
+            member.with_worker(|link, worker, run, plan| rejoin(link, leave(worker), run, plan))?
         }
         (false, _) => {
             member.fail(name, provocation)?;

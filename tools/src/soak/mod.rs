@@ -48,6 +48,9 @@ pub struct Args {
     /// Where the ranks run; they share GPUs if there are fewer
     #[arg(long, value_enum, default_value_t)]
     device: Choice,
+    /// Which way packets take between GPUs: auto, direct or host-memory
+    #[arg(long, default_value_t, value_name = "PATH")]
+    path: ExchangePath,
     /// What all random decisions follow from. Default: another one each time
     #[arg(long)]
     seed: Option<u64>,
@@ -88,13 +91,14 @@ fn give_streams_queues() {
 pub fn run(args: &Args) -> Result<Outcome> {
     give_streams_queues();
     let place = match args.rank {
-        None => device::choose(args.device, ExchangePath::Auto)?,
+        None => device::choose(args.device, args.path)?,
         Some(_) => device::choose_untried(args.device)?,
     };
     let run = Run {
         seed: args.seed.unwrap_or_else(rand::random),
         first_round: args.from_round,
         devices: place.of_ranks(world(args, &place)),
+        path: args.path,
         fault: args.fault,
     };
     if let Some(rank) = args.rank {
