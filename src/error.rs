@@ -149,7 +149,7 @@ pub enum Error {
     ///
     /// | `absent` | what it means |
     /// |---|---|
-    /// | one rank | it has not called, or not in time; it is `peer` |
+    /// | one rank | it has not called, or not in time; it is `peer`. Or its packets were lost, and it has called nothing since |
     /// | several ranks | none of them has; `peer` is one of them, and who was the cause cannot be told |
     /// | none | all have begun the call: packets of `peer` came too late, or not at all |
     #[error(

@@ -26,8 +26,8 @@ impl Board {
     ///
     /// A wait among the CTAs of one rank is nobody else's fault. Of all others that one is told which was for
     /// packets of the earliest call, and from which the later ones follow, even if it was stopped before its
-    /// deadline; in the same call it is the one that is passed in. Its peer stands if it is absent itself, or nobody is; else the
-    /// first rank that is absent takes its place, whose packets the waiting rank lacks as well.
+    /// deadline; in the same call it is the one that is passed in. Its peer stands if it is absent itself, or
+    /// nobody is; else the first rank that is absent takes its place, whose packets the waiting rank lacks as well.
     pub(super) fn explain_timeout(&self, found: Failure, world: usize) -> Timeout {
         let mut failure = found;
         if !is_collective(&found) {
