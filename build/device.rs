@@ -68,6 +68,9 @@ fn arguments(nvcc: &Nvcc, archs: &[Arch], csrc: &Path, threads: usize) -> Vec<St
     if nvcc.can_choose_compression() {
         arguments.push("--compress-mode=size".to_owned());
     }
+    if let Some(faults) = faults() {
+        arguments.push(format!("-DTRELLINK_FAULTS={faults}"));
+    }
     if let Some(host_compiler) = env_flag("NVCC_CCBIN") {
         arguments.push(format!("-ccbin={host_compiler}"));
     }
@@ -82,6 +85,21 @@ fn arguments(nvcc: &Nvcc, archs: &[Arch], csrc: &Path, threads: usize) -> Vec<St
         ));
     }
     arguments
+}
+
+/// The faults that `TRELLINK_FAULTS` asks for, `one-half,equal` for example, as a sum of the constants of
+/// `csrc/comm/fault.cuh`; nvcc refuses what is none.
+fn faults() -> Option<String> {
+    let names = env_flag("TRELLINK_FAULTS")?;
+    println!("cargo::warning=these kernels are wrong on purpose: {names}");
+    let constant = |name: &str| {
+        let words = name.trim().split('-').map(|word| {
+            let (first, rest) = word.split_at(word.len().min(1));
+            first.to_uppercase() + rest
+        });
+        format!("trellink::fault::k{}", words.collect::<String>())
+    };
+    Some(names.split(',').map(constant).collect::<Vec<_>>().join("+"))
 }
 
 /// cargo's `-j`. It sets this for build scripts, so it is no reason to run again.

@@ -6,6 +6,7 @@
 //! valid: what another process left there cannot be worse than a wrong message. A kernel writes the
 //! abort word and its rank's report as `csrc/params.h` lays them out, and reads its rank's timeout.
 
+mod absent;
 mod report;
 mod reset;
 
@@ -14,6 +15,7 @@ pub(crate) use report::{
 };
 
 use crate::{Error, MAX_WORLD};
+use absent::{is_collective, Timeout};
 use report::Report;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +27,8 @@ const LOST: u32 = 1 << 8;
 const HALF_RESET: u32 = 1 << 9;
 
 /// How long a failure may take to explain itself: reports of ranks that an abort stops come a little
-/// after the word, and whose operation did not fit writes its own. Far more than that takes.
+/// after the word, also of those whose kernels had to wait for others to end, and whose operation did not fit
+/// writes its own. Far more than that takes.
 const SETTLING: Duration = Duration::from_millis(50);
 
 /// Bytes of memory that is shared to hold a board: whole pages on most machines, since CUDA registers
@@ -44,6 +47,8 @@ pub(crate) struct Board {
     abort: AtomicU32,
     /// Who failed first: its rank + 1, and `LOST` if that is how. Kernels do not write it.
     first: AtomicU32,
+    /// Not 0 once the failure has had its time to explain itself: then nobody waits for more.
+    settled: AtomicU32,
     /// By rank: 1 + the peer whose process it saw go. Never cleared.
     lost: [AtomicU32; MAX_WORLD],
     /// Where ranks meet to reset the group.
@@ -106,25 +111,30 @@ impl Board {
         self.abort.store(1, Ordering::SeqCst);
     }
 
-    /// The group's first failure; a lost peer as `rank` has seen it, if it has, and what a kernel of
-    /// `rank` has met before what others have.
+    /// The first failure of a group of `world` ranks; a lost peer as `rank` has seen it, if it has.
     ///
-    /// One look at a word while the group works.
-    pub(crate) fn failure(&self, rank: usize) -> Option<Error> {
+    /// One look at a word while the group works. Who asks first after a failure may have to wait until it has
+    /// explained itself.
+    pub(crate) fn failure(&self, rank: usize, world: usize) -> Option<Error> {
         if self.abort.load(Ordering::Acquire) == 0 {
             return None;
         }
         let started = Instant::now();
         loop {
-            match self.explain(rank) {
+            // Relaxed here and below: the word publishes nothing but itself.
+            let settled = self.settled.load(Ordering::Relaxed) != 0;
+            match self.explain(rank, world) {
                 Explanation::Whole(error) => return Some(error),
-                Explanation::Part(error) if started.elapsed() >= SETTLING => return Some(error),
+                Explanation::Part(error) if settled => return Some(error),
+                Explanation::Part(_) if started.elapsed() >= SETTLING => {
+                    self.settled.store(1, Ordering::Relaxed);
+                }
                 Explanation::Part(_) => std::thread::yield_now(),
             }
         }
     }
 
-    fn explain(&self, rank: usize) -> Explanation {
+    fn explain(&self, rank: usize, world: usize) -> Explanation {
         let first = self.first.load(Ordering::Acquire);
         if first & HALF_RESET != 0 {
             let told = self
@@ -140,21 +150,35 @@ impl Board {
             // Only a process that breaks the rules leaves a name and nothing behind it.
             return told.map_or_else(|| Explanation::Part(unexplained()), Explanation::Whole);
         }
-        let ranks = who.into_iter().chain([rank]).chain(0..MAX_WORLD);
+        let ranks = who.into_iter().chain(0..MAX_WORLD);
         let mut causes = ranks.filter_map(|rank| self.report(rank));
         match causes.find(|failure| failure.state != STATE_ABORTED) {
+            Some(failure) if failure.state == STATE_PEER_TIMEOUT => {
+                self.tell_timeout(failure, world)
+            }
             Some(failure) => self.tell(failure),
             None => Explanation::Part(unexplained()),
         }
     }
 
-    /// A failure as an error, with what the peer was doing if that matters.
+    /// A timeout as an error. All is known of it when all ranks have said that they were in the call.
+    fn tell_timeout(&self, found: Failure, world: usize) -> Explanation {
+        let Timeout { failure, absent } = self.explain_timeout(found, world);
+        let whole = absent.is_empty();
+        let error = failure.into_error(None, absent);
+        match whole {
+            true => Explanation::Whole(error),
+            false => Explanation::Part(error),
+        }
+    }
+
+    /// Another failure as an error, with what the peer was doing if that matters.
     fn tell(&self, failure: Failure) -> Explanation {
         let peer = self.report(failure.peer);
         let theirs = peer.filter(|peer| peer.epoch == failure.epoch);
         let theirs = theirs.and_then(|peer| peer.operation);
         let whole = failure.state != STATE_MISMATCH || theirs.is_some();
-        let error = failure.into_error(theirs);
+        let error = failure.into_error(theirs, Vec::new());
         match whole {
             true => Explanation::Whole(error),
             false => Explanation::Part(error),
@@ -169,7 +193,18 @@ impl Board {
 
     /// A rank's report, if it has written one.
     fn report(&self, rank: usize) -> Option<Failure> {
-        self.reports.get(rank)?.read()
+        let failure = self.reports.get(rank)?.read()?;
+        // Among the CTAs of one rank, kernels call it rank 0 of 1.
+        let peer = if is_collective(&failure) {
+            failure.peer
+        } else {
+            rank
+        };
+        Some(Failure {
+            rank,
+            peer,
+            ..failure
+        })
     }
 
     /// Where in the board a kernel of `rank` writes its report.

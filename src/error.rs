@@ -142,15 +142,31 @@ pub enum Error {
     },
 
     /// A peer's packets did not arrive before the group's deadline. The group has failed.
+    ///
+    /// A rank waits for all others, and packets of several may be missing: also of those that have called and
+    /// are held up, say by kernels of other ranks on a device that they share. So who is named depends on who has
+    /// begun the call:
+    ///
+    /// | `absent` | what it means |
+    /// |---|---|
+    /// | one rank | it has not called, or not in time; it is `peer`. Or its packets were lost, and it has called nothing since |
+    /// | several ranks | none of them has; `peer` is one of them, and who was the cause cannot be told |
+    /// | none | all have begun the call: packets of `peer` came too late, or not at all |
     #[error(
-        "rank {rank} waited {waited:?} for packets of rank {peer} at epoch {epoch}, \
-         tile {tile} of {operation}; the group has failed, reset it on all ranks or build a new one"
+        "rank {rank} waited {waited:?} for packets of rank {peer} at epoch {epoch}, tile {tile} of {operation}; \
+         {}; the group has failed, reset it on all ranks or build a new one",
+        match absent.as_slice() {
+            [] => "all ranks had begun the call, so they are late or lost".into(),
+            absent => format!("rank{} {} had not begun the call", plural(absent), listed(absent)),
+        }
     )]
     PeerTimeout {
         /// The rank that waited.
         rank: usize,
-        /// The rank whose packets are missing.
+        /// A rank whose packets are missing.
         peer: usize,
+        /// The ranks of which nothing shows, 50 ms after the failure, that they have begun the call, in order.
+        absent: Vec<usize>,
         /// The exchange at which it happened.
         epoch: u32,
         /// How long it waited.

@@ -45,7 +45,8 @@ impl Group {
     /// run at the same time, and nothing may wait for the whole device (allocating, freeing,
     /// synchronising the context) while some of them have called and others not yet. More ranks a
     /// device than hardware queues (8 by default, `CUDA_DEVICE_MAX_CONNECTIONS`) can block each
-    /// other until the timeout.
+    /// other until the timeout. A rank that is held up so is not taken for one that has not called, see
+    /// [`Error::PeerTimeout`].
     pub fn new(devices: impl IntoIterator<Item = Device>) -> Self {
         Group {
             devices: devices.into_iter().collect(),

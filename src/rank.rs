@@ -68,7 +68,7 @@ impl Rank {
 
     /// Whether the group still works, without synchronising: on a GPU failures of calls that
     /// have already run are seen, calls still in flight are not waited for. One look at a word in host
-    /// memory, while it works.
+    /// memory, while it works; after a failure who looks first may wait up to 50 ms for the other ranks' reports.
     ///
     /// # Errors
     /// The group's first failure: [`PeerTimeout`](crate::Error::PeerTimeout), [`Mismatch`](crate::Error::Mismatch),

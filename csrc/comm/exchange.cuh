@@ -26,6 +26,7 @@
 
 #include "comm/arena_layout.h"
 #include "comm/epoch.h"
+#include "comm/fault.cuh"
 #include "comm/packet.h"
 #include "params.h"
 #include "ptx/ptx.cuh"
@@ -42,7 +43,7 @@ struct ExchangeState {
     const auto* stop = reinterpret_cast<const uint32_t*>(arena + ArenaLayout{params.world, params.slot_packets}.stop());
     ExchangeState state{ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
                         ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask)};
-    if (ptx::ld_relaxed_sys(stop) == TRELLINK_STATE_ABORTED) {
+    if (!fault::has(fault::kUnboundedWait) && ptx::ld_relaxed_sys(stop) == TRELLINK_STATE_ABORTED) {
       // Whoever failed may want to know what this rank was about to do; and launches that do not exchange with
       // other ranks shall not begin either.
       report(params, state.epoch, {TRELLINK_STATE_ABORTED, params.rank, 0, 0, 0});
@@ -85,6 +86,7 @@ class Exchange {
       return false;
     }
     if (epoch_scrubs(state_.epoch, state_.scrub_mask)) scrub();
+    hold_up();
     return true;
   }
 
@@ -98,6 +100,7 @@ class Exchange {
       // Start behind oneself, so that not every rank writes to the same peer first.
       uint32_t peer = params_.rank + 1 + i;
       peer = peer < params_.world ? peer : peer - params_.world;
+      if (fault::drops(state_.epoch, params_.rank, peer, value)) continue;
       ptx::st_relaxed_sys_v2(arena(peer) + index, px, py);
     }
   }
@@ -140,6 +143,7 @@ class Exchange {
     for (uint32_t i = 1; i < params_.world; ++i) {
       uint32_t peer = params_.rank + i;
       peer = peer < params_.world ? peer : peer - params_.world;
+      if (fault::drops(state_.epoch, params_.rank, peer, index)) continue;
       ptx::st_relaxed_sys_v2(slot(peer, params_.rank) + index, px, py);
     }
   }
@@ -149,6 +153,7 @@ class Exchange {
   template <uint32_t kRanks, uint32_t kPairs>
   __device__ bool receive(uint32_t first, uint64_t index, uint32_t stride,
                           uint32_t (&words)[kRanks][2 * kPairs]) const {
+    hold_up();
     uint64_t start_ns = 0;
     for (uint32_t polls = 1;; ++polls) {
       const Missing missing = poll<kRanks, kPairs>(first, index, stride, words);
@@ -209,11 +214,12 @@ class Exchange {
   static constexpr uint32_t kTilePackets = 128;
 
   __device__ TrellinkReport* out() const { return reinterpret_cast<TrellinkReport*>(params_.report); }
-  __device__ uint32_t parity() const { return epoch_parity(state_.epoch); }
+  __device__ uint32_t parity() const { return fault::has(fault::kOneHalf) ? 0 : epoch_parity(state_.epoch); }
   __device__ uint32_t* epochs() const { return reinterpret_cast<uint32_t*>(params_.epochs); }
   __device__ uint64_t* arena(uint32_t rank) const { return reinterpret_cast<uint64_t*>(params_.arena[rank]); }
 
   __device__ bool collect_batch(uint32_t first, uint64_t value, float (&part)[kBatch][4]) const {
+    hold_up();
     uint64_t start_ns = 0;
     for (uint32_t polls = 1;; ++polls) {
       uint32_t missing = 0;
@@ -230,10 +236,10 @@ class Exchange {
           for (int i = 0; i < 4; ++i) {
             const uint32_t tag = packet_tag(packet[i]);
             part[r][i] = __uint_as_float(packet_data(packet[i]));
-            if (tag != tag_) {
+            if (tag != tag_ && !fault::has(fault::kAnyTag)) {
               missing += 1;
               suspect = first + r;
-              if (!tag_is_stale(tag_, tag)) {
+              if (!fault::has(fault::kEqual) && !tag_is_stale(tag_, tag)) {
                 wrong = true;
                 wrong_tag = tag;
               }
@@ -249,6 +255,8 @@ class Exchange {
       if (polls % kPollsPerCheck == 0 && !may_go_on(suspect, value, start_ns)) return false;
     }
   }
+
+  __device__ void hold_up() const { fault::hold_up(state_.epoch, params_.rank, params_.world); }
 
   // What a poll has not found.
   struct Missing {
@@ -281,10 +289,10 @@ class Exchange {
   }
 
   __device__ void note(uint32_t rank, uint32_t tag, Missing& missing) const {
-    if (tag == tag_) return;
+    if (tag == tag_ || fault::has(fault::kAnyTag)) return;
     missing.count += 1;
     missing.rank = rank;
-    if (!tag_is_stale(tag_, tag)) {
+    if (!fault::has(fault::kEqual) && !tag_is_stale(tag_, tag)) {
       missing.wrong = true;
       missing.wrong_tag = tag;
     }
@@ -292,6 +300,7 @@ class Exchange {
 
   // The slow part of a wait: looks at the clock, the abort word and the deadline.
   __device__ bool may_go_on(uint32_t peer, uint64_t packet, uint64_t& start_ns) const {
+    if (fault::has(fault::kUnboundedWait)) return true;
     const uint64_t now = ptx::globaltimer_ns();
     if (start_ns == 0) start_ns = now;
     const uint64_t waited = now - start_ns;

@@ -56,8 +56,8 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// `theirs` is what the peer was doing, if that is known.
-    pub(super) fn into_error(self, theirs: Option<Operation>) -> Error {
+    /// `theirs` is what the peer was doing, if that is known; `absent` are the ranks that had not begun the call.
+    pub(super) fn into_error(self, theirs: Option<Operation>, absent: Vec<usize>) -> Error {
         let Failure {
             state,
             rank,
@@ -71,6 +71,7 @@ impl Failure {
             (STATE_PEER_TIMEOUT, Some(operation)) => Error::PeerTimeout {
                 rank,
                 peer,
+                absent,
                 epoch,
                 waited,
                 operation,

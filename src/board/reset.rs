@@ -108,6 +108,7 @@ impl Board {
         self.reports[rank].clear();
         // Every rank does so; nobody can have failed since they have all come.
         self.first.store(0, Ordering::SeqCst);
+        self.settled.store(0, Ordering::SeqCst);
         self.abort.store(0, Ordering::SeqCst);
         attendance.end(meeting)?;
         // A process that has gone meanwhile was written down before the words above were cleared, or will
@@ -265,7 +266,7 @@ mod tests {
                 Ok(())
             });
             assert!(results.iter().all(Result::is_ok), "{results:?}");
-            assert!(board.failure(0).is_none());
+            assert!(board.failure(0, 3).is_none());
         }
     }
 
@@ -307,7 +308,7 @@ mod tests {
         };
         assert_eq!(missing, [1]);
         assert!(waited >= SHORT);
-        assert!(board.failure(0).is_some(), "it stays failed");
+        assert!(board.failure(0, 3).is_some(), "it stays failed");
         board.set_timeout(0, LONG);
         board.set_timeout(1, LONG);
         std::thread::scope(|scope| {
@@ -315,7 +316,7 @@ mod tests {
             board.reset(0, 2, Epoch::new(0), |_| Ok(())).unwrap();
             other.join().unwrap().unwrap();
         });
-        assert!(board.failure(0).is_none());
+        assert!(board.failure(0, 3).is_none());
     }
 
     #[test]
@@ -330,10 +331,13 @@ mod tests {
             let incomplete = matches!(results[rank], Err(Error::ResetIncomplete { .. }));
             assert!(incomplete, "{:?}", results[rank]);
         }
-        assert!(matches!(board.failure(0), Some(Error::GroupFailed { .. })));
+        assert!(matches!(
+            board.failure(0, 3),
+            Some(Error::GroupFailed { .. })
+        ));
         let results = all(&board, &|_, _| Ok(()));
         assert!(results.iter().all(Result::is_ok), "{results:?}");
-        assert!(board.failure(0).is_none());
+        assert!(board.failure(0, 3).is_none());
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Failures {
     }
 
     /// The group's first failure, as far as it has reached the host.
-    pub(super) fn of_rank(&self, rank: usize) -> Option<Error> {
-        self.board().failure(rank)
+    pub(super) fn of_rank(&self, rank: usize, world: usize) -> Option<Error> {
+        self.board().failure(rank, world)
     }
 }

@@ -300,6 +300,10 @@ impl CudaRank {
         self.slot_values
     }
 
+    fn world(&self) -> usize {
+        self.group_channel().params.world as usize
+    }
+
     /// The exchange among all ranks; in a world of one, among the CTAs of this one.
     pub(super) fn group_channel(&self) -> &Channel {
         self.group.as_ref().unwrap_or(&self.local)
@@ -317,7 +321,8 @@ impl CudaRank {
 
     /// The first failure of the group that has reached the host.
     pub(crate) fn check(&self) -> Result<()> {
-        self.shared.failures.of_rank(self.rank).map_or(Ok(()), Err)
+        let failure = self.shared.failures.of_rank(self.rank, self.world());
+        failure.map_or(Ok(()), Err)
     }
 
     /// Where the group's failures and deadlines are.
@@ -339,12 +344,11 @@ impl CudaRank {
         bind(self.kernels.context())?;
         // SAFETY: no precondition. Kernels of a failed group end by themselves.
         check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")?;
-        let channel = self.group.as_ref().unwrap_or(&self.local);
+        let channel = self.group_channel();
         // CTAs that a failure kept from entering have not advanced theirs; they are one apart at most.
         let epoch = Epoch::new(channel.epochs.download_word(&self.stream)?);
-        let world = channel.params.world as usize;
         let board = self.shared.failures.board();
-        board.reset(self.rank, world, epoch, |first| self.clear(first))
+        board.reset(self.rank, self.world(), epoch, |first| self.clear(first))
     }
 
     /// Forgets all calls before the one of this epoch. No kernel of any rank is running.

@@ -3,7 +3,7 @@
 use crate::board::{self, Board, Failure};
 use crate::format::GROUP;
 use crate::protocol::{Epoch, Operation, Tag, WaitFailure};
-use crate::{Error, Result};
+use crate::{Error, Group, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,19 +16,26 @@ impl<M: AsRef<Board> + Send + Sync + std::fmt::Debug> BoardMemory for M {}
 #[derive(Clone, Debug)]
 pub(super) struct GroupState {
     rank: usize,
+    world: usize,
     memory: Arc<dyn BoardMemory>,
 }
 
 impl GroupState {
-    /// A rank whose waits may last so long at first.
-    pub(super) fn new(rank: usize, memory: Arc<dyn BoardMemory>, timeout: Duration) -> Self {
-        (*memory).as_ref().set_timeout(rank, timeout);
-        GroupState { rank, memory }
+    /// A rank of `group`.
+    pub(super) fn new(rank: usize, memory: Arc<dyn BoardMemory>, group: &Group) -> Self {
+        (*memory).as_ref().set_timeout(rank, group.timeout);
+        let world = group.world();
+        GroupState {
+            rank,
+            world,
+            memory,
+        }
     }
 
     /// `Ok` while the group works, else its first failure, as the rank that met it reported it.
     pub(super) fn check(&self) -> Result<()> {
-        self.board().failure(self.rank).map_or(Ok(()), Err)
+        let failure = self.board().failure(self.rank, self.world);
+        failure.map_or(Ok(()), Err)
     }
 
     /// Stops the group, and gives the error for the call that failed: the group's first failure.
@@ -65,7 +72,7 @@ impl GroupState {
         }
         self.board().fail(&failure);
         // A failure of its own, or somebody else's whose word has ended the wait.
-        let first = self.board().failure(self.rank);
+        let first = self.board().failure(self.rank, self.world);
         first.unwrap_or_else(|| Error::GroupFailed {
             reason: "another rank has reset it meanwhile".into(),
         })

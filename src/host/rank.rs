@@ -47,7 +47,7 @@ pub(crate) fn build_group(group: &Group) -> Result<Vec<Rank>> {
     let board = Arc::new(Board::default());
     let build = |rank| {
         let endpoint = Endpoint::new(rank, layout, arenas.clone(), group.first_epoch)?;
-        let state = GroupState::new(rank, board.clone(), group.timeout);
+        let state = GroupState::new(rank, board.clone(), group);
         Ok(HostRank::new(group, endpoint, state).into_rank(group))
     };
     (0..world).map(build).collect()
@@ -73,7 +73,7 @@ pub(crate) fn join_group(group: &Group, links: &Arc<Links>) -> Result<Rank> {
         });
     }
     let endpoint = Endpoint::new(rank, layout, arenas, group.first_epoch)?;
-    let state = GroupState::new(rank, board.clone(), group.timeout);
+    let state = GroupState::new(rank, board.clone(), group);
     let mut host = HostRank::new(group, endpoint, state);
     links.ready()?;
     host._watch = Some(Watch::start(links.clone(), board)?);

@@ -515,10 +515,12 @@ fn a_peer_that_never_calls_is_named_and_the_group_stays_failed() {
         waited,
         operation,
         tile: 0,
+        absent,
     } = failure
     else {
         panic!("{failure}");
     };
+    assert_eq!(absent, [1]);
     assert!(waited >= timeout);
     assert_eq!((operation.rows, operation.columns), (1, 128));
 

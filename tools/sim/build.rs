@@ -10,6 +10,8 @@ fn main() {
     let arch = std::env::var("TRELLINK_SIM_ARCH").unwrap_or_else(|_| "900".into());
     cc::Build::new()
         .define("__CUDA_ARCH__", arch.as_str())
+        // Each launch has those that the calling thread has chosen.
+        .define("TRELLINK_FAULTS", "::sim::faults()")
         .cpp(true)
         .std("c++17")
         // First, so that its ptx/ptx.cuh stands in for the inline assembly of csrc.

@@ -28,6 +28,7 @@ fn assert_good(options: &str, world: u64) {
         "exchanges",
         "elements",
         "references",
+        "rms_norm",
     ] {
         assert!(number(&json, field) > 0, "{field} in {json}");
     }

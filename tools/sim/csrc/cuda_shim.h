@@ -75,6 +75,8 @@ uint32_t* own_counter();
 uint32_t cluster_rank();
 void cluster_sync();
 const void* shared_of_rank(const void* shared, uint32_t rank);
+// The faults of the running launch, of csrc/comm/fault.cuh.
+uint32_t faults();
 // Ends the process with a message: the kernel did what it must never do.
 [[noreturn]] void fail(const char* what);
 

@@ -45,6 +45,9 @@ thread_local Place place;
 
 namespace {
 
+// Of the launches of this thread, and of the CTA that it is.
+thread_local uint32_t chosen_faults = 0;
+
 constexpr size_t kStackBytes = 128 * 1024;
 
 // Memory that ends, but for what is missing to 16 bytes, where an unmapped page begins.
@@ -295,7 +298,12 @@ void launch(uint32_t grid, uint32_t cluster, uint32_t threads, uint32_t shared_b
     ctas.back()->join(clusters[block / cluster], block % cluster);
   }
   std::vector<std::thread> running;
-  for (auto& cta : ctas) running.emplace_back([&cta] { cta->run(); });
+  for (auto& cta : ctas) {
+    running.emplace_back([&cta, faults = chosen_faults] {
+      chosen_faults = faults;
+      cta->run();
+    });
+  }
   for (auto& thread : running) thread.join();
 }
 
@@ -317,11 +325,15 @@ void finish_copies(const uint32_t* counter) { Cta::running->finish_copies(counte
 uint32_t cluster_rank() { return Cta::running->cluster_rank(); }
 void cluster_sync() { Cta::running->cluster_sync(); }
 const void* shared_of_rank(const void* shared, uint32_t rank) { return Cta::running->shared_of_rank(shared, rank); }
+uint32_t faults() { return chosen_faults; }
 uint32_t* own_counter() { return Cta::running->own_counter(); }
 void store_shared(uint64_t* p, uint64_t x, uint64_t y) { link_faults().store(p, x, y); }
 ulonglong2 load_shared(const uint64_t* p) { return link_faults().load(p); }
 
 }  // namespace sim
+
+// The faults of all further launches of the calling thread.
+extern "C" void trellink_sim_choose_faults(uint32_t faults) { sim::chosen_faults = faults; }
 
 // Runs one launch of a linear kernel, by its number in src/plan.rs, to its end.
 extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, uint32_t grid) {

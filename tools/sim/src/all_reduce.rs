@@ -5,7 +5,7 @@ use crate::bindings::{
     TRELLINK_REDUCE_TWO_SHOT,
 };
 use crate::layer::{dtype_code, epilogue_code};
-use crate::{Buffer, Channel, SimOutput, SimRank};
+use crate::{fault, Buffer, Channel, SimOutput, SimRank};
 use trellink::format::DType;
 use trellink::plan::reduce::{ReducePlan, OCTET};
 use trellink::protocol::{Operation, OperationKind};
@@ -34,6 +34,7 @@ impl SimRank {
     /// Runs an all-reduce to its end, launch by launch; every rank must run it at the same time. The
     /// number of launches.
     pub fn all_reduce(&mut self, call: &Reduction<'_>) -> usize {
+        fault::choose(&self.faults);
         let plan = ReducePlan::new(
             call.form,
             self.config.world,

@@ -3,7 +3,7 @@
 use crate::bindings::{
     TrellinkControl, TrellinkExchange, TrellinkOperation, TrellinkReport, TRELLINK_MAX_CTAS,
 };
-use crate::Buffer;
+use crate::{Buffer, Fault};
 use std::sync::Arc;
 use std::time::Duration;
 use trellink::protocol::{ArenaLayout, Epoch, Operation};
@@ -55,6 +55,7 @@ pub struct SimRank {
     local: TrellinkExchange,
     report: Arc<Vec<Buffer>>,
     rank: usize,
+    pub(crate) faults: Vec<Fault>,
     /// Pointed to by the exchanges.
     _memory: Vec<Arc<Vec<Buffer>>>,
     controls: [Control; 2],
@@ -109,6 +110,7 @@ impl SimGroup {
                 local: exchange(&locals[rank..=rank], 0, &controls[1]),
                 report: reports.clone(),
                 rank,
+                faults: Vec::new(),
                 _memory: vec![arenas.clone(), locals.clone(), abort.clone()],
                 controls,
             }
@@ -144,6 +146,11 @@ impl SimRank {
                 Channel::Local => self.local,
             }
         }
+    }
+
+    /// Makes this rank's kernels have these faults.
+    pub fn set_faults(&mut self, faults: &[Fault]) {
+        self.faults = faults.to_vec();
     }
 
     /// Gives this rank another number of SMs than the rest of the group.

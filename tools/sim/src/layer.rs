@@ -3,7 +3,7 @@
 use crate::bindings::{
     TrellinkDecode, TrellinkLinear, TrellinkNorm, TrellinkSegment, TrellinkTransform,
 };
-use crate::{Buffer, Channel, SimRank};
+use crate::{fault, Buffer, Channel, SimRank};
 use half::f16;
 use trellink::format::layout::BlockLayout;
 use trellink::format::{Codebook, DType, GROUP, TILE};
@@ -144,6 +144,7 @@ impl SimRank {
     }
 
     fn run_with(&mut self, channel: Channel, call: &Call<'_>, norm: TrellinkNorm) {
+        fault::choose(&self.faults);
         let operation = Operation {
             kind: match channel {
                 Channel::Group => OperationKind::RowParallel,

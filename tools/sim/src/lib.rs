@@ -11,12 +11,14 @@ mod all_reduce;
 #[path = "../../../src/ffi/bindings.rs"]
 mod bindings;
 mod buffer;
+mod fault;
 mod group;
 mod layer;
 mod link;
 
 pub use all_reduce::Reduction;
 pub use buffer::Buffer;
+pub use fault::Fault;
 pub use group::{Channel, SimGroup, SimRank};
 pub use layer::{decode, Call, SimLinear, SimNorm, SimOutput};
 pub use link::{probe_link, Lie, LinkFault};

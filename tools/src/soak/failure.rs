@@ -36,14 +36,12 @@ pub fn provoke<'a>(
                 let lane = leave(worker);
                 link.doing("having left a group")?;
                 link.ready(Findings::default())?;
-                rejoin(link, lane, &run.devices, plan)
+                rejoin(link, lane, run, plan)
             })?
         }
         (true, false) => {
             member.fail(name, provocation)?;
-            member.with_worker(|link, worker, run, plan| {
-                rejoin(link, leave(worker), &run.devices, plan)
-            })?
+            member.with_worker(|link, worker, run, plan| rejoin(link, leave(worker), run, plan))?
         }
         (false, _) => {
             member.fail(name, provocation)?;
@@ -71,7 +69,7 @@ impl Member<'_> {
             .doing(format!("{name}: waiting for all to have failed"))?;
         self.link.ready(Findings::default())?;
         // By now all know, also who has not called.
-        let complaint = complaint.or_else(|| judge(self.worker.finish(), victim, false));
+        let complaint = complaint.or_else(|| judge(self.worker.finish(), victim, true));
         match complaint {
             None => self.findings.counts.seen += 1,
             Some(told) => {
@@ -88,18 +86,70 @@ impl Member<'_> {
         let called = operation.call(&mut self.worker);
         let failed = called.and_then(|()| self.worker.finish());
         let again = operation.call(&mut self.worker);
-        Ok(judge(failed, victim, true).or_else(|| judge(again, victim, true)))
+        Ok(judge(failed, victim, false).or_else(|| judge(again, victim, false)))
     }
 }
 
-/// What is wrong with the answer of a rank whose group has failed because of `victim`.
-fn judge(answer: Result<()>, victim: usize, may_be_later: bool) -> Option<String> {
+/// What is wrong with the answer of a rank whose group has failed because of `victim`. Until `all_know`, others
+/// may have been held up so long that they are taken for absent as well.
+fn judge(answer: Result<()>, victim: usize, all_know: bool) -> Option<String> {
     let Err(error) = answer else {
         return Some("no error was reported".into());
     };
     match error.downcast_ref::<Error>() {
-        Some(Error::PeerTimeout { peer, .. }) if *peer == victim => None,
-        Some(Error::GroupFailed { .. }) if may_be_later => None,
+        Some(Error::PeerTimeout { peer, absent, .. }) if *peer == victim && *absent == [victim] => {
+            None
+        }
+        Some(Error::PeerTimeout { absent, .. }) if !all_know && absent.contains(&victim) => None,
+        Some(Error::GroupFailed { .. }) if !all_know => None,
         _ => Some(format!("{error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use trellink::format::DType;
+    use trellink::protocol::Operation;
+    use trellink::{Epilogue, OperationKind};
+
+    fn timeout(peer: usize, absent: &[usize]) -> Result<()> {
+        let operation = Operation {
+            kind: OperationKind::OneShot,
+            rows: 1,
+            columns: 8,
+            input: DType::F16,
+            output: DType::F16,
+            epilogue: Epilogue::Store,
+            layer: 0,
+        };
+        let error = Error::PeerTimeout {
+            rank: 0,
+            peer,
+            absent: absent.to_vec(),
+            epoch: 1,
+            waited: Duration::ZERO,
+            operation,
+            tile: 0,
+        };
+        Err(error.into())
+    }
+
+    #[test]
+    fn only_the_victim_may_be_absent_once_all_know() {
+        assert_eq!(judge(timeout(4, &[4]), 4, true), None);
+        for (peer, absent) in [(2, &[2][..]), (2, &[2, 4]), (4, &[4, 5]), (4, &[])] {
+            let told = judge(timeout(peer, absent), 4, true);
+            assert!(told.is_some(), "{peer} {absent:?}");
+        }
+        assert!(judge(Ok(()), 4, true).is_some());
+    }
+
+    #[test]
+    fn before_that_others_may_be_absent_beside_the_victim_and_in_its_place_never() {
+        assert_eq!(judge(timeout(2, &[2, 4]), 4, false), None);
+        assert!(judge(timeout(2, &[2]), 4, false).is_some());
+        assert!(judge(timeout(4, &[]), 4, false).is_some());
     }
 }

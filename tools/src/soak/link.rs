@@ -61,6 +61,8 @@ pub struct Counts {
     pub column_parallel: u64,
     /// Calls of all-reduces.
     pub all_reduce: u64,
+    /// Of the row-parallel calls, those that ended with an RMSNorm.
+    pub rms_norm: u64,
     /// Of all calls, those that were replayed.
     pub replayed: u64,
     /// Exchanges between the ranks.
@@ -196,6 +198,7 @@ impl Counts {
         self.row_parallel += other.row_parallel;
         self.column_parallel += other.column_parallel;
         self.all_reduce += other.all_reduce;
+        self.rms_norm += other.rms_norm;
         self.replayed += other.replayed;
         self.exchanges += other.exchanges;
         self.provoked += other.provoked;

@@ -6,17 +6,19 @@
 use super::delay::Brake;
 use super::failure;
 use super::fault::Fault;
-use super::link::{Counts, End, Findings, Link};
+use super::link::{End, Findings, Link};
 use super::operation::{Found, Operation};
 use super::plan::{Batch, GroupPlan, Round, Step, What};
 use super::recording::{get, Operations, Recording};
 use super::recover::join;
-use super::task::{Body, Task};
+use super::task::Body;
 use crate::ranks::{Lane, Worker};
+use crate::tensor::Numbers;
 use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
-use trellink::Device;
+use trellink::format::DType;
+use trellink::{Device, ExchangePath};
 
 /// The largest relative error (2-norm) of an output, as in `verify`.
 const TOLERANCE: f64 = crate::verify::TOLERANCE;
@@ -32,6 +34,8 @@ pub struct Run {
     pub first_round: u64,
     /// By rank.
     pub devices: Vec<Device>,
+    /// Which way packets take between them.
+    pub path: ExchangePath,
     /// What is done wrong on purpose.
     pub fault: Fault,
 }
@@ -40,7 +44,7 @@ pub struct Run {
 pub fn run(run: &Run, link: &mut Link) -> Result<()> {
     let ended = (run.first_round..).try_for_each(|number| {
         let round = Round::new(run.seed, number, run.devices.len());
-        let rank = join(link, &run.devices, &round.group)?;
+        let rank = join(link, run, &round.group)?;
         let lane = Lane::of(&rank)?;
         let mut member = Member {
             run,
@@ -154,18 +158,15 @@ impl<'a> Member<'a> {
     }
 
     fn make_first_calls(&mut self, name: &str) -> Result<()> {
-        for operation in self.operations.values_mut().filter(|o| o.is_new()) {
+        let new = self.operations.iter().filter(|(_, o)| o.is_new());
+        let new: Vec<usize> = new.map(|(at, _)| *at).collect();
+        new.into_iter().try_for_each(|at| {
+            let operation = get(&mut self.operations, at)?;
             let name = format!("{name}: first call of {}", operation.name());
             self.link.doing(&*name)?;
             operation.call_first(&mut self.worker).context(name)?;
-            count(
-                &mut self.findings.counts,
-                operation.task(),
-                self.round,
-                &self.worker,
-            );
-        }
-        Ok(())
+            self.count(at)
+        })
     }
 
     fn step(&mut self, name: &str, step: &Step) -> Result<()> {
@@ -200,12 +201,22 @@ impl<'a> Member<'a> {
     fn made(&mut self, at: usize) -> Result<()> {
         let operation = get(&mut self.operations, at)?;
         operation.count_call();
-        count(
-            &mut self.findings.counts,
-            operation.task(),
-            self.round,
-            &self.worker,
-        );
+        self.findings.counts.rms_norm += u64::from(operation.task().norm().is_some());
+        self.count(at)
+    }
+
+    /// Counts a call of an operation.
+    fn count(&mut self, at: usize) -> Result<()> {
+        let task = get(&mut self.operations, at)?.task();
+        let counts = &mut self.findings.counts;
+        match task.body {
+            Body::Row { .. } => counts.row_parallel += 1,
+            Body::Column { .. } => counts.column_parallel += 1,
+            Body::Reduce { .. } => counts.all_reduce += 1,
+        }
+        let on_host = matches!(self.worker.lane, Lane::Host);
+        let (world, slot_values) = (self.worker.rank.world(), self.round.group.slot_values);
+        counts.exchanges += task.exchanges(world, slot_values, on_host) as u64;
         Ok(())
     }
 
@@ -218,8 +229,11 @@ impl<'a> Member<'a> {
                 self.run.fault.corrupt(here, rank, &mut found);
                 let counts = &mut self.findings.counts;
                 counts.elements += found.found.values.len() as u64;
-                counts.references += u64::from(found.error.is_some());
-                let complaint = difference(&found).or_else(|| too_far(&found));
+                let has_reference = found.error.is_some() || found.about.is_some();
+                counts.references += u64::from(has_reference);
+                let complaint = difference(&found)
+                    .or_else(|| wrongly_rounded(&found))
+                    .or_else(|| too_far(&found));
                 let told = complaint.map(|c| format!("{name}, rank {rank}: {}: {c}", found.what));
                 mismatches.extend(told);
                 if found.is_shared {
@@ -238,17 +252,6 @@ impl<'a> Member<'a> {
     }
 }
 
-fn count(counts: &mut Counts, task: &Task, round: &Round, worker: &Worker) {
-    match task.body {
-        Body::Row { .. } => counts.row_parallel += 1,
-        Body::Column { .. } => counts.column_parallel += 1,
-        Body::Reduce { .. } => counts.all_reduce += 1,
-    }
-    let on_host = matches!(worker.lane, Lane::Host);
-    let exchanges = task.exchanges(worker.rank.world(), round.group.slot_values, on_host);
-    counts.exchanges += exchanges as u64;
-}
-
 /// Where an output is not what it must be.
 fn difference(found: &Found) -> Option<String> {
     let expected = found.expected.as_ref()?;
@@ -260,6 +263,27 @@ fn difference(found: &Found) -> Option<String> {
     let len = expected.values.len();
     Some(format!(
         "{count} of {len} elements differ, the first at {at}: {got:e} instead of {want:e}"
+    ))
+}
+
+/// Where numbers are not those that they are about, rounded.
+fn wrongly_rounded(found: &Found) -> Option<String> {
+    let about = found.about.as_ref()?;
+    let Numbers { dtype, values } = &found.found;
+    let unit_roundoff = match dtype {
+        DType::F16 => 2f64.powi(-11),
+        _ => 2f64.powi(-8),
+    };
+    // The rounding, of subnormals too, and what f32 loses before: a few units of 2^-24.
+    let bound = |want: f64| (unit_roundoff + 1e-6) * want.abs() + 2f64.powi(-25);
+    let pairs = values.iter().zip(about).enumerate();
+    // Not `>`: a NaN is wrong.
+    let is_right = |got: f32, want: f64| (f64::from(got) - want).abs() <= bound(want);
+    let mut wrong = pairs.filter(|(_, (got, want))| !is_right(**got, **want));
+    let (at, (got, want)) = wrong.next()?;
+    let (count, len) = (1 + wrong.count(), about.len());
+    Some(format!(
+        "{count} of {len} elements are not rounded from the reference, the first at {at}: {got:e} for {want:e}"
     ))
 }
 

@@ -48,6 +48,9 @@ pub struct Args {
     /// Where the ranks run; they share GPUs if there are fewer
     #[arg(long, value_enum, default_value_t)]
     device: Choice,
+    /// Which way packets take between GPUs: auto, direct or host-memory
+    #[arg(long, default_value_t, value_name = "PATH")]
+    path: ExchangePath,
     /// What all random decisions follow from. Default: another one each time
     #[arg(long)]
     seed: Option<u64>,
@@ -75,16 +78,27 @@ fn positive(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("expected a number above 0, and at most {LONGEST}"))
 }
 
+/// Ranks that share a GPU have two streams each, and streams in one hardware queue wait for one another: there are
+/// 8 queues if nothing is said. The driver reads this when it starts, and so do the processes of ranks.
+fn give_streams_queues() {
+    const QUEUES: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
+    if std::env::var_os(QUEUES).is_none() {
+        std::env::set_var(QUEUES, "32");
+    }
+}
+
 /// Runs `soak`.
 pub fn run(args: &Args) -> Result<Outcome> {
+    give_streams_queues();
     let place = match args.rank {
-        None => device::choose(args.device, ExchangePath::Auto)?,
+        None => device::choose(args.device, args.path)?,
         Some(_) => device::choose_untried(args.device)?,
     };
     let run = Run {
         seed: args.seed.unwrap_or_else(rand::random),
         first_round: args.from_round,
         devices: place.of_ranks(world(args, &place)),
+        path: args.path,
         fault: args.fault,
     };
     if let Some(rank) = args.rank {

@@ -1,14 +1,14 @@
 //! An operation on one rank: its layer and tensors, its calls, and what they left.
 
-use super::task::{Body, Layer, Task};
+use super::task::{Body, Layer, Norm, Task};
 use super::values::{self, FIRST};
 use crate::ranks::{Lane, Worker};
 use crate::tensor::{AnyTensor, Numbers};
 use anyhow::{ensure, Result};
 use trellink::weights::Linear;
 use trellink::{
-    AllReduce, Arithmetic, ColumnParallel, Epilogue, Input, LoadOptions, Output, Rank, RowParallel,
-    Split,
+    AllReduce, Arithmetic, ColumnParallel, Epilogue, Input, LoadOptions, Output, Rank, RmsNorm,
+    RowParallel, Split,
 };
 
 /// One rank's part of a task.
@@ -24,10 +24,18 @@ pub struct Operation {
     /// The outputs of the first call, until they have been read.
     first: Vec<AnyTensor>,
     outputs: Vec<AnyTensor>,
+    norm: Option<Normed>,
     /// By output: the f32 that every call computes, once known.
     y: Vec<Vec<f32>>,
     /// Calls since the outputs were written.
     calls: usize,
+}
+
+/// The RMSNorm of an operation's output.
+struct Normed {
+    norm: Norm,
+    weight: AnyTensor,
+    out: AnyTensor,
 }
 
 enum Callee {
@@ -46,6 +54,8 @@ pub struct Found {
     pub found: Numbers,
     /// What it must have; nothing of a first call, which decides that.
     pub expected: Option<Numbers>,
+    /// What it must be the rounded numbers of, but for what f32 loses.
+    pub about: Option<Vec<f64>>,
     /// The relative error in the 2-norm, where it was worth the time.
     pub error: Option<f64>,
 }
@@ -60,6 +70,7 @@ impl Operation {
             x: None,
             first: Vec::new(),
             outputs: Vec::new(),
+            norm: None,
             y: Vec::new(),
             calls: 0,
             task: task.clone(),
@@ -77,6 +88,14 @@ impl Operation {
                 operation.first.push(AnyTensor::new(lane, &poison)?);
             }
             operation.outputs.push(AnyTensor::new(lane, &before)?);
+        }
+        if let Some(norm) = task.norm() {
+            let poison = Numbers::poison(norm.out, values::output_len(task, 0, rank));
+            operation.norm = Some(Normed {
+                norm,
+                weight: AnyTensor::new(lane, &values::norm_weight(task, norm))?,
+                out: AnyTensor::new(lane, &poison)?,
+            });
         }
         if let Body::Reduce { .. } = task.body {
             operation.y.push(values::sums(task, world));
@@ -112,9 +131,17 @@ impl Operation {
     pub fn call(&mut self, worker: &mut Worker) -> Result<()> {
         let Worker { rank, lane } = worker;
         let (outputs, epilogue) = (self.outputs.iter_mut(), self.task.epilogue);
-        let outputs = outputs.map(|output| output.output(lane, epilogue));
+        let mut norm = self.norm.as_mut();
+        let outputs = outputs.map(|output| {
+            let output = output.output(lane, epilogue);
+            match norm.take() {
+                None => output,
+                Some(norm) => output.rms_norm(norm.of_call(lane)),
+            }
+        });
+        let outputs = outputs.collect();
         let input = self.x.as_ref().map(|x| x.input(lane));
-        self.callee.call(rank, lane, input, outputs.collect())
+        self.callee.call(rank, lane, input, outputs)
     }
 
     /// A call has been made, by `call` or by a graph that holds it.
@@ -126,6 +153,10 @@ impl Operation {
     pub fn rewind(&mut self, lane: &Lane) -> Result<()> {
         for (at, output) in self.outputs.iter_mut().enumerate() {
             output.write(lane, &values::before(&self.task, at, self.rank))?;
+        }
+        if let Some(Normed { norm, out, .. }) = &mut self.norm {
+            let len = values::output_len(&self.task, 0, self.rank);
+            out.write(lane, &Numbers::poison(norm.out, len))?;
         }
         self.calls = 0;
         Ok(())
@@ -141,6 +172,7 @@ impl Operation {
                 what: format!("first output {at} of {}", self.name),
                 is_shared: self.task.is_shared(),
                 expected: None,
+                about: None,
                 error: match turn {
                     true => values::error(&self.task, at, self.rank, self.world, &found.values)?,
                     false => None,
@@ -159,10 +191,41 @@ impl Operation {
                 is_shared: self.task.is_shared() && calls > 0,
                 found: output.numbers(lane)?,
                 expected: Some(values::after(&self.task, before, y, calls, self.world)),
+                about: None,
                 error: None,
             });
         }
+        all.extend(self.found_normalised(lane)?);
         Ok(all)
+    }
+
+    /// The normalised rows, held against the output as it is.
+    fn found_normalised(&self, lane: &Lane) -> Result<Option<Found>> {
+        let (Some(Normed { norm, out, .. }), [output]) = (&self.norm, &self.outputs[..]) else {
+            return Ok(None);
+        };
+        if self.calls == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Found {
+            what: format!("RMSNorm after {} calls of {}", self.calls, self.name),
+            is_shared: true,
+            found: out.numbers(lane)?,
+            expected: None,
+            about: Some(values::normalised(
+                &self.task,
+                *norm,
+                &output.numbers(lane)?,
+            )),
+            error: None,
+        }))
+    }
+}
+
+impl Normed {
+    fn of_call<'a>(&'a mut self, lane: &'a Lane) -> RmsNorm<'a> {
+        let out = self.out.output(lane, Epilogue::Store);
+        RmsNorm::new(self.weight.input(lane), values::EPSILON, out)
     }
 }
 

@@ -10,7 +10,9 @@ use rand::Rng;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Of groups in which a failure is provoked: long enough for ranks that are only delayed.
+/// Of groups in which a failure is provoked: long enough for ranks that are only delayed, which is by 40 steps
+/// of 7 ms at most where none of them is collective. Ranks that share a device add what overwriting takes on all of them,
+/// some ms, and as processes the time slices of the others for each exchange, which has a deadline of its own.
 const SHORT_DEADLINE: Duration = Duration::from_millis(500);
 /// Of all others: longer than any delay.
 const LONG_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,18 +1,20 @@
 //! How the ranks come to a group, and after a failure to one that works again.
 
 use super::link::{End, Findings, Link};
+use super::member::Run;
 use super::plan::GroupPlan;
 use crate::ranks::{Lane, Worker};
 use std::time::Duration;
-use trellink::{Device, Group, Rank};
+use trellink::{Group, Rank};
 
 /// For a reset, in which ranks wait for one another however long the machine is busy with other things.
 const RESET_DEADLINE: Duration = Duration::from_secs(30);
 
-/// This rank of a new group on these devices.
-pub fn join(link: &mut Link, devices: &[Device], plan: &GroupPlan) -> Result<Rank, End> {
+/// This rank of a new group.
+pub fn join(link: &mut Link, run: &Run, plan: &GroupPlan) -> Result<Rank, End> {
     link.doing("joining a group")?;
-    let group = Group::new(devices.iter().copied())
+    let group = Group::new(run.devices.iter().copied())
+        .path(run.path)
         .slot_values(plan.slot_values)
         .first_epoch(plan.first_epoch)
         .scrub_period(plan.scrub_period)
@@ -41,14 +43,9 @@ pub fn leave(worker: Worker) -> Lane {
 }
 
 /// A new rank for one that has left a group, when all have.
-pub fn rejoin(
-    link: &mut Link,
-    lane: Lane,
-    devices: &[Device],
-    plan: &GroupPlan,
-) -> Result<Worker, End> {
+pub fn rejoin(link: &mut Link, lane: Lane, run: &Run, plan: &GroupPlan) -> Result<Worker, End> {
     link.doing("waiting for all ranks to have left a failed group")?;
     link.ready(Findings::default())?;
-    let rank = join(link, devices, plan)?;
+    let rank = join(link, run, plan)?;
     Ok(Worker { rank, lane })
 }

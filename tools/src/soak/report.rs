@@ -98,6 +98,7 @@ impl Report {
             row_parallel,
             column_parallel,
             all_reduce,
+            rms_norm,
             replayed,
             exchanges,
             provoked,
@@ -107,8 +108,8 @@ impl Report {
         } = self.counts;
         let mut lines = vec![
             format!(
-                "{} calls in {:.1} s: {row_parallel} row-parallel, {column_parallel} column-parallel, \
-                 {all_reduce} all-reduce; {replayed} of them replayed; {exchanges} exchanges",
+                "{} calls in {:.1} s: {row_parallel} row-parallel, {rms_norm} of them with an RMSNorm, \
+                 {column_parallel} column-parallel, {all_reduce} all-reduce; {replayed} of all replayed; {exchanges} exchanges",
                 self.calls, self.seconds
             ),
             format!("{groups} groups, {batches} batches; {provoked} failures provoked, {seen} seen as expected"),

@@ -53,6 +53,7 @@ pub(super) fn processes(
     let world = run.devices.len();
     let processes = Processes::start(world, |command, rank| {
         command.arg("soak").args(["--device", place.argument()]);
+        command.args(["--path", args.path.name()]);
         command.args(["--world", &world.to_string()]);
         command.args(["--seed", &run.seed.to_string()]);
         command.args(["--from-round", &run.first_round.to_string()]);

@@ -1,5 +1,6 @@
 //! What an operation is: shapes, formats and types, at random.
 
+use crate::random::seeded;
 use rand::rngs::StdRng;
 use rand::Rng;
 use trellink::format::{Bits, Codebook, DType, GROUP};
@@ -10,6 +11,9 @@ use trellink::{Epilogue, ReduceForm};
 const LARGEST: usize = 1 << 25;
 /// Exchanges that one call takes, at most.
 const MAX_EXCHANGES: usize = 64;
+
+/// The stream of a task's seed that decides over its norm; others are in `values`.
+const NORM: u64 = 0x400;
 
 /// One operation of all ranks.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub enum Body {
         k: Vec<usize>,
         /// Loaded with one arithmetic for every number of rows.
         uniform: bool,
+        /// The RMSNorm of its finished rows, if there is one.
+        norm: Option<Norm>,
     },
     /// Column-parallel layers over one input.
     Column {
@@ -62,6 +68,15 @@ pub enum Body {
     },
 }
 
+/// The RMSNorm that follows a row-parallel layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    /// Type of its weight.
+    pub weight: DType,
+    /// Type of the normalised rows.
+    pub out: DType,
+}
+
 /// A whole layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
@@ -80,7 +95,7 @@ pub struct Layer {
 impl Task {
     /// A task for ranks whose slots hold so many values.
     pub fn random(random: &mut StdRng, world: usize, slot_values: usize) -> Self {
-        let body = match random.random_range(0..10) {
+        let mut body = match random.random_range(0..10) {
             0..5 => Body::row(random, world, slot_values),
             5..7 => Body::column(random, world),
             _ => Body::reduce(random, slot_values),
@@ -93,8 +108,10 @@ impl Task {
         let in_place = matches!(body, Body::Reduce { in_place: true, .. });
         let output = outputs[random.random_range(0..outputs.len())];
         let input = inputs[random.random_range(0..inputs.len())];
+        let seed = random.random();
+        body.choose_norm(seed, slot_values);
         Task {
-            seed: random.random(),
+            seed,
             body,
             input: if in_place { output } else { input },
             output,
@@ -128,6 +145,14 @@ impl Task {
         }
     }
 
+    /// The norm that its calls end with, if they do.
+    pub fn norm(&self) -> Option<Norm> {
+        match self.body {
+            Body::Row { norm, .. } => norm,
+            _ => None,
+        }
+    }
+
     /// Of a call that is added up over the ranks, the outputs are the same on all.
     pub fn is_shared(&self) -> bool {
         !matches!(self.body, Body::Column { .. })
@@ -142,11 +167,18 @@ impl std::fmt::Display for Task {
                 layer,
                 k,
                 uniform,
-            } => write!(
-                f,
-                "row-parallel {layer}, {rows} rows, K by rank {k:?}{}",
-                arithmetic(*uniform)
-            ),
+                norm,
+            } => {
+                let arithmetic = arithmetic(*uniform);
+                write!(
+                    f,
+                    "row-parallel {layer}, {rows} rows, K by rank {k:?}{arithmetic}"
+                )?;
+                match norm {
+                    Some(Norm { weight, out }) => write!(f, ", RMSNorm by {weight} to {out}"),
+                    None => Ok(()),
+                }
+            }
             Body::Column {
                 rows,
                 layers,
@@ -209,6 +241,21 @@ impl Body {
             layer,
             k,
             uniform: random.random_bool(0.3),
+            norm: None,
+        }
+    }
+
+    /// Gives some layers a norm, if a slot holds a row. The task's seed decides, so that all other decisions
+    /// are as they were before there were norms.
+    fn choose_norm(&mut self, seed: u64, slot_values: usize) {
+        let mut random = seeded(seed, NORM);
+        if let Body::Row { layer, norm, .. } = self {
+            if layer.n <= slot_values && random.random_bool(0.4) {
+                *norm = Some(Norm {
+                    weight: DType::ALL[random.random_range(0..DType::ALL.len())],
+                    out: [DType::F16, DType::Bf16][random.random_range(0..2)],
+                });
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What must stay true: nothing here runs on a device, and every rank can make what any rank has.
 
-use super::task::{Body, Layer, Task};
+use super::task::{Body, Layer, Norm, Task};
 use crate::random::{seeded, RandomLinear};
 use crate::tensor::Numbers;
 use anyhow::Result;
@@ -17,6 +17,11 @@ use trellink::Epilogue;
 const WEIGHTS: u64 = 0x100;
 const INPUTS: u64 = 0x200;
 const RESIDUALS: u64 = 0x300;
+/// Of its norm's weight; 0x400 is in `task`.
+const NORM_WEIGHT: u64 = 0x500;
+
+/// Of all norms.
+pub const EPSILON: f32 = 1e-5;
 
 /// Products for which a result is worth comparing with the reference, which is slow.
 const SMALL: usize = 1 << 23;
@@ -95,6 +100,23 @@ pub fn after(task: &Task, before: Numbers, y: &[f32], calls: usize, world: usize
         numbers = Numbers::round(task.output, values);
     }
     numbers
+}
+
+/// The weight of a task's norm.
+pub fn norm_weight(task: &Task, norm: Norm) -> Numbers {
+    let mut random = seeded(task.seed, NORM_WEIGHT);
+    let columns = match &task.body {
+        Body::Row { layer, .. } => layer.n,
+        _ => 0,
+    };
+    let numbers = (0..columns).map(|_| random.random_range(-2.0f32..2.0));
+    Numbers::round(norm.weight, numbers.collect::<Vec<_>>())
+}
+
+/// What its norm must come to, but for rounding, of rows that its calls have left.
+pub fn normalised(task: &Task, norm: Norm, h: &Numbers) -> Vec<f64> {
+    let weight = widen(&norm_weight(task, norm).values);
+    reference::rms_norm(&widen(&h.values), &weight, EPSILON.into())
 }
 
 fn is_in_place(task: &Task) -> bool {

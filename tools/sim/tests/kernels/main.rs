@@ -3,6 +3,7 @@
 mod all_reduce;
 mod common;
 mod exchange;
+mod faults;
 mod formats;
 mod link;
 mod norm;

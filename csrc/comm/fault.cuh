@@ -1,0 +1,53 @@
+// Kernels that are wrong on purpose: negative controls for the tests of the exchange, which must notice them,
+// and delays that they must not mind. Also kernels whose waits are not bounded, to measure what bounding costs.
+//
+// A build chooses with TRELLINK_FAULTS, a sum of the constants below (build/device.rs reads them from the environment);
+// tools/negative-controls makes one build for each. Without it `has` is false and no kernel has an instruction more. In
+// the simulator it is a function, so that a test can choose.
+#pragma once
+
+#include "ptx/ptx.cuh"
+
+#ifndef TRELLINK_FAULTS
+#define TRELLINK_FAULTS 0
+#endif
+
+namespace trellink::fault {
+
+enum Fault : uint32_t {
+  // One CTA of a launch takes its time before it sends and before each wait, in every call another one. No fault
+  // of the exchange, which must give the same sums.
+  kDelayedCta = 1,
+  // The same of all CTAs of one rank.
+  kDelayedRank = 2,
+  // Packets 0 and 1 of rank 1 never get to rank 0, in one call of kCallsPerDrop.
+  kDroppedPacket = 4,
+  // All calls use the same half of an arena.
+  kOneHalf = 8,
+  // A tag is compared with == alone: what is not of this call has not arrived, also if it is of a later or another one.
+  kEqual = 16,
+  // No tag is compared: whatever lies in the arena has arrived.
+  kAnyTag = 32,
+  // Waits look neither at the clock nor at the abort word, launches not at the stop word.
+  kUnboundedWait = 64,
+};
+
+constexpr uint64_t kDelayNs = 100000;
+constexpr uint32_t kCallsPerDrop = 16;
+
+__device__ __forceinline__ bool has(Fault fault) { return ((TRELLINK_FAULTS) & fault) != 0; }
+
+// Takes its time, if this CTA's or this rank's turn has come.
+__device__ __forceinline__ void hold_up(uint32_t epoch, uint32_t rank, uint32_t world) {
+  const bool cta = has(kDelayedCta) && blockIdx.x == epoch % ptx::grid_ctas();
+  if (!cta && !(has(kDelayedRank) && rank == epoch % world)) return;
+  for (const uint64_t start_ns = ptx::globaltimer_ns(); ptx::globaltimer_ns() - start_ns < kDelayNs;) {
+  }
+}
+
+// Whether a packet gets lost on its way.
+__device__ __forceinline__ bool drops(uint32_t epoch, uint32_t from, uint32_t to, uint64_t packet) {
+  return has(kDroppedPacket) && epoch % kCallsPerDrop == kCallsPerDrop - 1 && from == 1 && to == 0 && packet == 0;
+}
+
+}  // namespace trellink::fault
