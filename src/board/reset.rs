@@ -258,7 +258,8 @@ mod tests {
     #[test]
     fn ranks_that_all_come_begin_again_with_one_epoch_any_number_of_times() {
         let board = board(LONG);
-        for _ in 0..200 {
+        // Interpreted, a meeting takes seconds.
+        for _ in 0..if cfg!(miri) { 5 } else { 200 } {
             board.stop(2);
             let results = all(&board, &|_, epoch| {
                 assert_eq!(epoch.get(), 63, "64 after rank 0's");
