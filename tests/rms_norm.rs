@@ -14,7 +14,8 @@ use trellink::{
     RowParallel, Split,
 };
 
-const EPSILON: f32 = 1e-5;
+/// About the mean of squares of these outputs, so that it counts.
+const EPSILON: f32 = 1e3;
 
 /// A layer with inputs for some rows, and the weight of its norm.
 struct Layer {

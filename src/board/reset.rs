@@ -233,7 +233,8 @@ impl Attendance<'_> {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    /// Of a rank that waits for one that has panicked, too.
+    const LONG: Duration = Duration::from_secs(15);
     const SHORT: Duration = Duration::from_millis(40);
 
     fn board(timeout: Duration) -> Board {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::DType;
-use crate::protocol::{Operation, OperationKind};
+use crate::protocol::{Epoch, Operation, OperationKind};
 use crate::Epilogue;
 
 fn timeout(rank: usize, peer: usize) -> Failure {
@@ -49,6 +49,58 @@ fn a_kernels_failure_is_told_as_its_rank_met_it() {
         let failure = board.failure(rank);
         let named =
             matches!(failure, Some(Error::PeerTimeout { rank, peer: 1, .. }) if rank == told);
+        assert!(named, "{failure:?}");
+    }
+}
+
+/// A kernel that the abort word stops writes a report too, which explains nothing.
+#[test]
+fn who_was_only_stopped_is_told_why() {
+    let board = Board::default();
+    board.reports[0].write(&Failure {
+        state: STATE_ABORTED,
+        ..timeout(0, 0)
+    });
+    board.reports[2].write(&timeout(2, 1));
+    board.abort.store(1, Ordering::Relaxed);
+    for rank in 0..3 {
+        let failure = board.failure(rank);
+        let named = matches!(
+            failure,
+            Some(Error::PeerTimeout {
+                rank: 2,
+                peer: 1,
+                ..
+            })
+        );
+        assert!(named, "{failure:?}");
+    }
+}
+
+#[test]
+fn a_report_from_before_a_reset_explains_nothing_after_it() {
+    let board = Board::default();
+    (0..2).for_each(|rank| board.set_timeout(rank, Duration::from_secs(15)));
+    board.fail(&timeout(0, 1));
+    std::thread::scope(|scope| {
+        for rank in 0..2 {
+            let board = &board;
+            scope.spawn(move || board.reset(rank, 2, Epoch::new(7), |_| Ok(())).unwrap());
+        }
+    });
+    // As a kernel fails, which names nobody.
+    board.reports[1].write(&timeout(1, 0));
+    board.abort.store(1, Ordering::Relaxed);
+    for rank in 0..2 {
+        let failure = board.failure(rank);
+        let named = matches!(
+            failure,
+            Some(Error::PeerTimeout {
+                rank: 1,
+                peer: 0,
+                ..
+            })
+        );
         assert!(named, "{failure:?}");
     }
 }

@@ -232,10 +232,12 @@ impl This {
         let mut replays = Replays::new(&mut rank, &*memory);
         (0..BEFORE_REST).for_each(|_| replays.replay(&mut rank, &*memory).unwrap());
         self.tell("replayed", "");
-        while moment == Moment::MidReplay {
-            replays.replay(&mut rank, &*memory).unwrap();
-        }
         // Until it is killed.
-        self.hear("nothing more");
+        match moment {
+            Moment::MidReplay => loop {
+                replays.replay(&mut rank, &*memory).unwrap();
+            },
+            Moment::BetweenReplays => drop(self.hear("nothing more")),
+        }
     }
 }
