@@ -232,6 +232,7 @@ impl Attendance<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{mpsc::channel, Arc};
 
     /// Of a rank that waits for one that has panicked, too.
     const LONG: Duration = Duration::from_secs(15);
@@ -296,9 +297,15 @@ mod tests {
 
     #[test]
     fn a_rank_that_does_not_come_is_named_and_the_next_attempt_may_succeed() {
-        let board = board(SHORT);
-        let clear = |_| -> Result<()> { panic!("not all have come") };
-        let error = board.reset(0, 2, Epoch::new(0), clear).unwrap_err();
+        let board = Arc::new(board(SHORT));
+        // Elsewhere, so that a reset that does not end fails the test.
+        let (send, receive) = channel();
+        let waiting = board.clone();
+        std::thread::spawn(move || {
+            let clear = |_| -> Result<()> { panic!("not all have come") };
+            let _ = send.send(waiting.reset(0, 2, Epoch::new(0), clear));
+        });
+        let error = receive.recv_timeout(LONG).unwrap().unwrap_err();
         let Error::ResetIncomplete {
             rank: 0,
             missing,

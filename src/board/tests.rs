@@ -77,8 +77,8 @@ fn who_was_only_stopped_is_told_why() {
     }
 }
 
-#[test]
-fn a_report_from_before_a_reset_explains_nothing_after_it() {
+/// A group of two that works again after rank 0 has failed.
+fn reset_after_a_failure() -> Board {
     let board = Board::default();
     (0..2).for_each(|rank| board.set_timeout(rank, Duration::from_secs(15)));
     board.fail(&timeout(0, 1));
@@ -88,21 +88,32 @@ fn a_report_from_before_a_reset_explains_nothing_after_it() {
             scope.spawn(move || board.reset(rank, 2, Epoch::new(7), |_| Ok(())).unwrap());
         }
     });
+    board
+}
+
+fn tells_of_rank_1(board: &Board) {
+    for rank in 0..2 {
+        let failure = board.failure(rank);
+        let named = matches!(failure, Some(Error::PeerTimeout { rank: 1, .. }));
+        assert!(named, "{failure:?}");
+    }
+}
+
+#[test]
+fn a_report_from_before_a_reset_explains_nothing_after_it() {
+    let board = reset_after_a_failure();
     // As a kernel fails, which names nobody.
     board.reports[1].write(&timeout(1, 0));
     board.abort.store(1, Ordering::Relaxed);
-    for rank in 0..2 {
-        let failure = board.failure(rank);
-        let named = matches!(
-            failure,
-            Some(Error::PeerTimeout {
-                rank: 1,
-                peer: 0,
-                ..
-            })
-        );
-        assert!(named, "{failure:?}");
-    }
+    tells_of_rank_1(&board);
+}
+
+#[test]
+fn who_fails_first_after_a_reset_is_told_first() {
+    let board = reset_after_a_failure();
+    board.fail(&timeout(1, 0));
+    board.fail(&timeout(0, 1));
+    tells_of_rank_1(&board);
 }
 
 #[test]
