@@ -21,6 +21,9 @@ const WARM_UP: usize = 2;
 /// Replays that both make before one of them is killed between replays.
 const BEFORE_REST: usize = 3;
 
+/// Of a survivor that notices nothing: its deadline for waits is longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// When a victim is killed.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Moment {
@@ -204,7 +207,9 @@ impl This {
         let mut replays = Replays::new(&mut rank, &*memory);
         (0..BEFORE_REST).for_each(|_| replays.replay(&mut rank, &*memory).unwrap());
         self.tell(replayed, "");
+        let waiting = Instant::now();
         let error = loop {
+            assert!(waiting.elapsed() < PATIENCE, "the peer lives");
             let result = match moment {
                 Moment::MidReplay => replays.replay(&mut rank, &*memory),
                 Moment::BetweenReplays => rank.check(),
