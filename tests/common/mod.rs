@@ -46,6 +46,21 @@ pub fn repeats() -> usize {
     std::env::var("TRELLINK_REPEAT").map_or(3, |times| times.parse().expect("a number"))
 }
 
+/// Asserts that a call was refused because of this argument, with a text that has `part`.
+#[track_caller]
+pub fn refused<T: std::fmt::Debug>(result: trellink::Result<T>, argument: &str, part: &str) {
+    let error = result.expect_err("should be refused");
+    let trellink::Error::InvalidArgument {
+        argument: found, ..
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!(*found, argument, "{error}");
+    let text = error.to_string();
+    assert!(text.contains(part), "`{part}` is not in `{text}`");
+}
+
 /// Writes a line to stderr past the capture of the test harness: what was skipped and on which
 /// device something ran should show in the log of a run that succeeds.
 macro_rules! say {
