@@ -161,6 +161,8 @@ mod tests {
         for path in ExchangePath::ALL {
             assert_eq!(path.to_string().parse::<ExchangePath>().unwrap(), path);
         }
+        let names = ExchangePath::ALL.map(ExchangePath::name);
+        assert_eq!(names, ["auto", "direct", "host-memory"]);
         let error = "pcie".parse::<ExchangePath>().unwrap_err();
         assert!(error.to_string().contains("host-memory"), "{error}");
     }

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::Rng;
 use std::time::Duration;
 use trellink::format::DType;
-use trellink::{AllReduce, Epilogue, Error, Rank, ReduceForm, Result};
+use trellink::{AllReduce, Epilogue, Error, Rank, ReduceForm};
 
 const FORMS: [ReduceForm; 3] = [
     ReduceForm::Automatic,
@@ -282,22 +282,6 @@ on_both! {
             });
         }
     }
-}
-
-/// Asserts that a call was refused because of this argument, with a text that has `part`.
-#[track_caller]
-fn refused(result: Result<()>, argument: &str, part: &str) {
-    let error = result.expect_err("should be refused");
-    match &error {
-        Error::InvalidArgument {
-            argument: found, ..
-        } => assert_eq!(*found, argument, "{error}"),
-        other => panic!("{other}"),
-    }
-    assert!(
-        error.to_string().contains(part),
-        "`{part}` not in `{error}`"
-    );
 }
 
 /// Memory that layers would take and kernels of this call cannot.

@@ -20,22 +20,6 @@ fn random_linear() -> RandomLinear {
     RandomLinear::new(&mut Seed::new(0xe4404).rng(0), (Codebook::Mcg, bits), K, N)
 }
 
-/// Asserts that a call was refused because of this argument, with a text that has `part`.
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T>, argument: &str, part: &str) {
-    let error = result.expect_err("should be refused");
-    match &error {
-        Error::InvalidArgument {
-            argument: found, ..
-        } => assert_eq!(*found, argument, "{error}"),
-        other => panic!("{other}"),
-    }
-    assert!(
-        error.to_string().contains(part),
-        "`{part}` is not in `{error}`"
-    );
-}
-
 /// One rank's layers, split evenly, and memory for calls with `ROWS` rows.
 struct Setup {
     row: RowParallel,

@@ -17,10 +17,6 @@ const ROWS: usize = 3;
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(60);
 
-fn repeats() -> usize {
-    std::env::var("TRELLINK_REPEAT").map_or(3, |times| times.parse().expect("a number"))
-}
-
 /// What a rank may call.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Thing {

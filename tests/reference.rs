@@ -1,20 +1,21 @@
 //! The reference against the golden files, and against the layer's formula written out.
 //!
-//! The files are read here with the safetensors crate alone, so that a fault of the crate's own
-//! loader cannot hide one of the reference.
+//! The files are read with the safetensors crate alone, so that a fault of the crate's own loader cannot
+//! hide one of the reference.
 
+mod common;
+
+use common::{golden, RandomLinear};
 use half::f16;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
-use rand::{Rng, RngCore, SeedableRng};
-use safetensors::SafeTensors;
-use std::path::PathBuf;
+use rand::{Rng, SeedableRng};
 use trellink::format::layout::{BlockLayout, BLOCK_TILES, LANES};
 use trellink::format::{Bits, Codebook, DType, GROUP, TILE, TILE_WEIGHTS};
 use trellink::reference::{
     decode, decode_state, decode_tile, hadamard_128, relative_error, ReferenceLinear,
 };
-use trellink::weights::{Bias, Linear, Scales};
+use trellink::weights::Linear;
 use trellink::Split;
 
 fn f16s(bytes: &[u8]) -> Vec<f16> {
@@ -33,97 +34,10 @@ fn bits_of(values: &[f16]) -> Vec<u16> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Calls `check` with the name, the linear and the tensors of every golden file.
-fn for_each_golden(check: impl Fn(&str, &Linear, &SafeTensors)) {
-    let data = std::env::var_os("TRELLINK_TEST_DATA").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data"),
-        PathBuf::from,
-    );
-    let folder = data.join("golden");
-    let mut checked = 0;
-    for codebook in Codebook::ALL {
-        for bits in Bits::ALL
-            .into_iter()
-            .filter(|&bits| codebook.supports(bits))
-        {
-            let path = folder.join(format!("{codebook}_{bits}bpw.safetensors"));
-            let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            let file = SafeTensors::deserialize(&bytes).unwrap();
-            let data = |name: &str| file.tensor(name).unwrap().data();
-            let scales = |name: &str| Scales::from_f16_bytes(data(name)).unwrap();
-            let (suh, svh) = (scales("layer.suh"), scales("layer.svh"));
-            let linear = Linear::from_parts(
-                "layer",
-                suh.len(),
-                svh.len(),
-                bits,
-                codebook,
-                data("layer.trellis"),
-                suh,
-                svh,
-                None,
-            )
-            .unwrap();
-            check(&format!("{codebook} {bits}"), &linear, &file);
-            checked += 1;
-        }
-    }
-    assert_eq!(checked, 27);
-}
-
-/// The memory of a random layer.
-struct Layer {
-    k: usize,
-    n: usize,
-    bits: Bits,
-    codebook: Codebook,
-    trellis: Vec<u8>,
-    suh: Vec<u8>,
-    svh: Vec<u8>,
-    bias: Vec<u8>,
-}
-
-impl Layer {
-    fn random(k: usize, n: usize, bits: Bits, codebook: Codebook, seed: u64) -> Layer {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut trellis = vec![0; (k / TILE) * (n / TILE) * bits.tile_bytes()];
-        rng.fill_bytes(&mut trellis);
-        let mut scales = |len: usize| -> Vec<u8> {
-            (0..len)
-                .map(|_| f16::from_f32(rng.random_range(-2.0..2.0)))
-                .flat_map(f16::to_le_bytes)
-                .collect()
-        };
-        let (suh, svh) = (scales(k), scales(n));
-        let bias = (0..n)
-            .flat_map(|_| rng.random_range(-3f32..3.0).to_le_bytes())
-            .collect();
-        Layer {
-            k,
-            n,
-            bits,
-            codebook,
-            trellis,
-            suh,
-            svh,
-            bias,
-        }
-    }
-
-    fn linear(&self) -> Linear<'_> {
-        Linear::from_parts(
-            "random",
-            self.k,
-            self.n,
-            self.bits,
-            self.codebook,
-            &self.trellis,
-            Scales::from_f16_bytes(&self.suh).unwrap(),
-            Scales::from_f16_bytes(&self.svh).unwrap(),
-            Some(Bias::new(&self.bias, DType::F32).unwrap()),
-        )
-        .unwrap()
-    }
+/// A layer with random weights and a bias.
+fn random(k: usize, n: usize, bits: Bits, codebook: Codebook, seed: u64) -> RandomLinear {
+    let rng = &mut StdRng::seed_from_u64(seed);
+    RandomLinear::new(rng, (codebook, bits), k, n).with_bias(rng, DType::F32)
 }
 
 fn input(rows: usize, k: usize) -> Vec<f64> {
@@ -145,7 +59,7 @@ fn four_bits() -> Bits {
 
 #[test]
 fn decode_equals_the_golden_weights_bit_for_bit() {
-    for_each_golden(|name, linear, file| {
+    golden(|name, linear, file| {
         let want = f16s(file.tensor("inner").unwrap().data());
         assert_eq!(want.len(), linear.k() * linear.n());
         assert!(bits_of(&decode(linear)) == bits_of(&want), "{name}");
@@ -154,7 +68,7 @@ fn decode_equals_the_golden_weights_bit_for_bit() {
 
 #[test]
 fn forward_equals_the_golden_outputs() {
-    for_each_golden(|name, linear, file| {
+    golden(|name, linear, file| {
         let x: Vec<f64> = f16s(file.tensor("x").unwrap().data())
             .into_iter()
             .map(f64::from)
@@ -174,7 +88,7 @@ fn forward_equals_the_golden_outputs() {
 }
 
 /// `forward` by the formula: a dense matrix, the transform as an explicit matrix.
-fn forward_by_the_formula(layer: &Layer, x: &[f64], rows: usize) -> Vec<f64> {
+fn forward_by_the_formula(layer: &RandomLinear, x: &[f64], rows: usize) -> Vec<f64> {
     let linear = layer.linear();
     let weights = decode(&linear);
     let h = |i: usize, j: usize| {
@@ -213,7 +127,7 @@ fn forward_by_the_formula(layer: &Layer, x: &[f64], rows: usize) -> Vec<f64> {
 #[test]
 fn forward_is_the_formula_written_out() {
     for codebook in Codebook::ALL {
-        let layer = Layer::random(256, 384, four_bits(), codebook, 5);
+        let layer = random(256, 384, four_bits(), codebook, 5);
         let x = input(3, layer.k);
         let want = forward_by_the_formula(&layer, &x, 3);
         let got = ReferenceLinear::new(&layer.linear()).forward(&x, 3);
@@ -224,7 +138,7 @@ fn forward_is_the_formula_written_out() {
 
 #[test]
 fn a_row_does_not_depend_on_the_others() {
-    let layer = Layer::random(256, 128, four_bits(), Codebook::Mcg, 6);
+    let layer = random(256, 128, four_bits(), Codebook::Mcg, 6);
     let reference = ReferenceLinear::new(&layer.linear());
     let x = input(19, layer.k);
     let all = reference.forward(&x, 19);
@@ -237,7 +151,7 @@ fn a_row_does_not_depend_on_the_others() {
 
 #[test]
 fn partials_of_row_shards_add_up_to_the_whole() {
-    let layer = Layer::random(512, 256, four_bits(), Codebook::Mul1, 7);
+    let layer = random(512, 256, four_bits(), Codebook::Mul1, 7);
     let linear = layer.linear();
     let whole = ReferenceLinear::new(&linear);
     let x = input(5, layer.k);
@@ -258,7 +172,7 @@ fn partials_of_row_shards_add_up_to_the_whole() {
 
 #[test]
 fn outputs_of_column_shards_are_the_columns_of_the_whole() {
-    let layer = Layer::random(128, 512, four_bits(), Codebook::ThreeInst, 8);
+    let layer = random(128, 512, four_bits(), Codebook::ThreeInst, 8);
     let linear = layer.linear();
     let x = input(4, layer.k);
     let whole = ReferenceLinear::new(&linear).forward(&x, 4);
@@ -329,7 +243,7 @@ fn decode_packed(linear: &Linear) -> Vec<f16> {
 
 #[test]
 fn the_packed_form_decodes_to_the_golden_weights() {
-    for_each_golden(|name, linear, file| {
+    golden(|name, linear, file| {
         let want = f16s(file.tensor("inner").unwrap().data());
         assert!(bits_of(&decode_packed(linear)) == bits_of(&want), "{name}");
     });
@@ -345,7 +259,7 @@ proptest! {
         first_column_group in 0usize..2,
         seed: u64,
     ) {
-        let layer = Layer::random(640, 256, bits, Codebook::Mul1, seed);
+        let layer = random(640, 256, bits, Codebook::Mul1, seed);
         let first = first_group * GROUP;
         let column = first_column_group * GROUP;
         let linear = layer.linear();

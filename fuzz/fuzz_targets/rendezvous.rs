@@ -12,6 +12,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use trellink::rendezvous::message::{DeviceKind, Hello, Message, MAX_BYTES};
+use trellink::ExchangePath;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(message) = Message::decode(bytes) else {
@@ -36,5 +37,7 @@ fn own() -> Hello {
         slot_values: 64 * 8192,
         first_epoch: 1,
         scrub_period: 1 << 13,
+        path: ExchangePath::Auto,
+        probe_links: true,
     }
 }

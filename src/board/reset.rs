@@ -233,8 +233,10 @@ impl Attendance<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{mpsc::channel, Arc};
 
-    const LONG: Duration = Duration::from_secs(60);
+    /// Of a rank that waits for one that has panicked, too.
+    const LONG: Duration = Duration::from_secs(15);
     const SHORT: Duration = Duration::from_millis(40);
 
     fn board(timeout: Duration) -> Board {
@@ -259,7 +261,8 @@ mod tests {
     #[test]
     fn ranks_that_all_come_begin_again_with_one_epoch_any_number_of_times() {
         let board = board(LONG);
-        for _ in 0..200 {
+        // Interpreted, a meeting takes seconds.
+        for _ in 0..if cfg!(miri) { 5 } else { 200 } {
             board.stop(2);
             let results = all(&board, &|_, epoch| {
                 assert_eq!(epoch.get(), 63, "64 after rank 0's");
@@ -295,9 +298,15 @@ mod tests {
 
     #[test]
     fn a_rank_that_does_not_come_is_named_and_the_next_attempt_may_succeed() {
-        let board = board(SHORT);
-        let clear = |_| -> Result<()> { panic!("not all have come") };
-        let error = board.reset(0, 2, Epoch::new(0), clear).unwrap_err();
+        let board = Arc::new(board(SHORT));
+        // Elsewhere, so that a reset that does not end fails the test.
+        let (send, receive) = channel();
+        let waiting = board.clone();
+        std::thread::spawn(move || {
+            let clear = |_| -> Result<()> { panic!("not all have come") };
+            let _ = send.send(waiting.reset(0, 2, Epoch::new(0), clear));
+        });
+        let error = receive.recv_timeout(LONG).unwrap().unwrap_err();
         let Error::ResetIncomplete {
             rank: 0,
             missing,

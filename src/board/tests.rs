@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::DType;
-use crate::protocol::{Operation, OperationKind};
+use crate::protocol::{Epoch, Operation, OperationKind};
 use crate::Epilogue;
 
 /// Ranks of the groups here.
@@ -200,6 +200,69 @@ fn a_failure_has_its_time_to_settle_once() {
     assert!(board.failure(1, WORLD).is_some());
     assert!(asked.elapsed() >= SETTLING);
     assert_ne!(board.settled.load(Ordering::Relaxed), 0);
+}
+
+/// A kernel that the abort word stops writes a report too, which explains nothing.
+#[test]
+fn who_was_only_stopped_is_told_why() {
+    let board = Board::default();
+    board.reports[0].write(&Failure {
+        state: STATE_ABORTED,
+        ..timeout(0, 0)
+    });
+    board.reports[2].write(&timeout(2, 1));
+    board.abort.store(1, Ordering::Relaxed);
+    for rank in 0..3 {
+        let failure = board.failure(rank);
+        let named = matches!(
+            failure,
+            Some(Error::PeerTimeout {
+                rank: 2,
+                peer: 1,
+                ..
+            })
+        );
+        assert!(named, "{failure:?}");
+    }
+}
+
+/// A group of two that works again after rank 0 has failed.
+fn reset_after_a_failure() -> Board {
+    let board = Board::default();
+    (0..2).for_each(|rank| board.set_timeout(rank, Duration::from_secs(15)));
+    board.fail(&timeout(0, 1));
+    std::thread::scope(|scope| {
+        for rank in 0..2 {
+            let board = &board;
+            scope.spawn(move || board.reset(rank, 2, Epoch::new(7), |_| Ok(())).unwrap());
+        }
+    });
+    board
+}
+
+fn tells_of_rank_1(board: &Board) {
+    for rank in 0..2 {
+        let failure = board.failure(rank);
+        let named = matches!(failure, Some(Error::PeerTimeout { rank: 1, .. }));
+        assert!(named, "{failure:?}");
+    }
+}
+
+#[test]
+fn a_report_from_before_a_reset_explains_nothing_after_it() {
+    let board = reset_after_a_failure();
+    // As a kernel fails, which names nobody.
+    board.reports[1].write(&timeout(1, 0));
+    board.abort.store(1, Ordering::Relaxed);
+    tells_of_rank_1(&board);
+}
+
+#[test]
+fn who_fails_first_after_a_reset_is_told_first() {
+    let board = reset_after_a_failure();
+    board.fail(&timeout(1, 0));
+    board.fail(&timeout(0, 1));
+    tells_of_rank_1(&board);
 }
 
 #[test]

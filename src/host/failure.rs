@@ -82,3 +82,36 @@ impl GroupState {
         (*self.memory).as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::DType;
+    use crate::{Epilogue, OperationKind};
+
+    #[test]
+    fn a_wait_that_timed_out_names_the_128_values_it_was_in() {
+        let state = GroupState::new(1, Arc::new(Board::default()), Duration::ZERO);
+        let operation = Operation {
+            kind: OperationKind::RowParallel,
+            rows: 3,
+            columns: 256,
+            input: DType::F16,
+            output: DType::F32,
+            epilogue: Epilogue::Store,
+            layer: 7,
+        };
+        let wait = WaitFailure::TimedOut {
+            peer: 0,
+            value: 2 * GROUP + 5,
+            waited: Duration::from_millis(4),
+        };
+        let error = state.fail(Epoch::new(9), operation, wait);
+        let told = matches!(
+            error,
+            Error::PeerTimeout { rank: 1, peer: 0, epoch: 9, tile: 2, waited, .. }
+                if waited == Duration::from_millis(4)
+        );
+        assert!(told, "{error}");
+    }
+}

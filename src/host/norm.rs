@@ -108,4 +108,19 @@ mod tests {
             assert_eq!(sum_of_squares(columns, value), want, "{columns}");
         }
     }
+
+    /// Ones that are added to 2^24 one by one get lost; those of other lanes come as their sum.
+    #[test]
+    fn the_128s_of_a_lane_are_added_before_the_lanes() {
+        let sum = |ones: [usize; 2]| {
+            sum_of_squares(34 * GROUP, |column| match column {
+                0 => 4096.0,
+                _ if ones.contains(&(column / GROUP)) && column % GROUP == 0 => 1.0,
+                _ => 0.0,
+            })
+        };
+        let large = (1 << 24) as f32;
+        assert_eq!(sum([16, 17]), large + 2.0);
+        assert_eq!(sum([32, 33]), large, "32 is of lane 0, 33 of lane 1");
+    }
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `TRELLINK_TEST_DATA` | the folder of the test data, `tests/data` if not set |
 //! | `TRELLINK_TEST_SEED` | seed of all random numbers, to repeat a failure |
-//! | `TRELLINK_REPEAT` | how often `tests/recovery.rs` repeats its failures |
+//! | `TRELLINK_REPEAT` | how often failures are provoked, see [`repeats`] |
 //! | `TRELLINK_MATRIX` | `full`, `pairwise` or `reduced`: see [`Extent`] |
 //! | `TRELLINK_PATH` | `auto`, `direct` or `host-memory`: which way packets take between GPUs |
 
@@ -39,6 +39,26 @@ pub fn data() -> std::path::PathBuf {
         || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data"),
         Into::into,
     )
+}
+
+/// How often tests of failures provoke them: what `TRELLINK_REPEAT` says, else 3 times.
+pub fn repeats() -> usize {
+    std::env::var("TRELLINK_REPEAT").map_or(3, |times| times.parse().expect("a number"))
+}
+
+/// Asserts that a call was refused because of this argument, with a text that has `part`.
+#[track_caller]
+pub fn refused<T: std::fmt::Debug>(result: trellink::Result<T>, argument: &str, part: &str) {
+    let error = result.expect_err("should be refused");
+    let trellink::Error::InvalidArgument {
+        argument: found, ..
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!(*found, argument, "{error}");
+    let text = error.to_string();
+    assert!(text.contains(part), "`{part}` is not in `{text}`");
 }
 
 /// Writes a line to stderr past the capture of the test harness: what was skipped and on which

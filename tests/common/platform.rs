@@ -52,17 +52,10 @@ impl Platform {
     pub fn cuda(test: &str) -> Option<Self> {
         static EXCLUSIVE: Mutex<()> = Mutex::new(());
         let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
-        // Each rank has two streams. Streams that share a hardware queue wait for one another, and
-        // there are 8 queues by default. Read by the driver when it starts.
-        std::env::set_var("CUDA_DEVICE_MAX_CONNECTIONS", "32");
-        let devices = match trellink::cuda::devices() {
-            Ok(devices) if !devices.is_empty() => devices,
-            Ok(_) => {
-                super::say!("{test}: skipped, the driver shows no device");
-                return None;
-            }
-            Err(error) => {
-                super::say!("{test}: skipped, {error}");
+        let devices = match found_devices() {
+            Ok(devices) => devices,
+            Err(reason) => {
+                super::say!("{test}: skipped, {reason}");
                 return None;
             }
         };
@@ -77,6 +70,18 @@ impl Platform {
             ordinals,
             _exclusive: Some(exclusive),
         })
+    }
+
+    /// The same GPUs for a process that is one rank: with the context of that rank's device alone.
+    #[cfg(feature = "cuda")]
+    pub fn cuda_of_rank(rank: usize) -> Self {
+        let devices = found_devices().unwrap_or_else(|reason| panic!("{reason}"));
+        let ordinals: Vec<usize> = devices.iter().map(|device| device.ordinal).collect();
+        keep_contexts(&ordinals[rank % ordinals.len()..][..1]);
+        Platform {
+            ordinals,
+            _exclusive: None,
+        }
     }
 
     pub fn is_host(&self) -> bool {
@@ -121,6 +126,19 @@ impl Platform {
             .path(self.path())
     }
 
+    /// Memory that is in use on all GPUs, whoever uses it; 0 on the host.
+    pub fn device_mib(&self) -> usize {
+        #[cfg(feature = "cuda")]
+        let used = |&ordinal: &usize| {
+            let context = cudarc::driver::CudaContext::new(ordinal).unwrap();
+            let (free, total) = context.mem_get_info().unwrap();
+            (total - free) >> 20
+        };
+        #[cfg(not(feature = "cuda"))]
+        let used = |_: &usize| 0;
+        self.ordinals.iter().map(used).sum()
+    }
+
     /// Memory for a rank.
     pub fn memory(&self, rank: &Rank) -> Box<dyn Memory> {
         match rank.device() {
@@ -131,6 +149,19 @@ impl Platform {
             device => panic!("no memory on {device} without the `cuda` feature"),
         }
     }
+}
+
+/// All GPUs of the machine, or why there is none.
+#[cfg(feature = "cuda")]
+fn found_devices() -> Result<Vec<trellink::cuda::DeviceInfo>, String> {
+    // Each rank has two streams. Streams that share a hardware queue wait for one another, and
+    // there are 8 queues by default. Read by the driver when it starts.
+    std::env::set_var("CUDA_DEVICE_MAX_CONNECTIONS", "32");
+    let devices = trellink::cuda::devices().map_err(|error| error.to_string())?;
+    if devices.is_empty() {
+        return Err("the driver shows no device".to_owned());
+    }
+    Ok(devices)
 }
 
 /// Holds the devices' contexts until the program ends. One that nobody holds is made anew for every group,

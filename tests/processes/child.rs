@@ -2,8 +2,9 @@
 
 use crate::common::*;
 use crate::job::Job;
+use crate::possessions::Possessions;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant, SystemTime};
 use trellink::{Error, ExchangePath, Group, Rank, Rendezvous};
 
@@ -22,17 +23,23 @@ pub enum Role {
     Idle,
     /// Joins and leaves many times over, and tells what it has leaked.
     JoinAndLeave,
+    /// Does what it is ordered to: joins, replays, loses its peer, and again.
+    Survive,
+    /// Prepares, and when it is told to joins and replays until it is killed.
+    Die,
 }
 
-const ROLES: [Role; 5] = [
+const ROLES: [Role; 7] = [
     Role::Compute,
     Role::CallForever,
     Role::Reset,
     Role::Idle,
     Role::JoinAndLeave,
+    Role::Survive,
+    Role::Die,
 ];
 
-/// The ranks of one group, each a process.
+/// The ranks of one group, each a process; its number is its rank unless it is given another.
 pub struct Children {
     folder: tempfile::TempDir,
     on_host: bool,
@@ -76,37 +83,46 @@ impl Children {
     }
 
     pub fn spawn(&mut self, rank: usize, role: Role) {
+        self.spawn_as(rank, rank, role);
+    }
+
+    /// A process of this number, for where one rank is several processes, one after another.
+    pub fn spawn_as(&mut self, number: usize, rank: usize, role: Role) {
         let platform = if self.on_host { "host" } else { "cuda" };
-        let told = format!("{role:?} {platform} {rank} {} {}", self.world, self.path);
+        let (world, path) = (self.world, self.path);
+        let told = format!("{role:?} {platform} {rank} {world} {path} {number}");
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["child::runs_if_it_is_told_to", "--exact", "--nocapture"])
             .env(ROLE, told)
             .env("TRELLINK_CHILD_FOLDER", self.folder.path())
             .stdout(std::process::Stdio::null())
             .spawn();
-        self.processes[rank] = Some(child.unwrap());
+        if self.processes.len() <= number {
+            self.processes.resize_with(number + 1, || None);
+        }
+        self.processes[number] = Some(child.unwrap());
+    }
+
+    /// Writes something for a child.
+    pub fn tell(&self, number: usize, what: &str, text: &str) {
+        tell(self.folder.path(), number, what, text);
     }
 
     /// Waits for what a child writes.
-    pub fn told(&self, rank: usize, what: &str) -> String {
-        let path = file(self.folder.path(), rank, what);
-        let started = Instant::now();
-        loop {
-            if let Ok(text) = std::fs::read_to_string(&path) {
-                return text;
-            }
-            let waited = started.elapsed();
-            assert!(
-                waited < LIMIT,
-                "rank {rank} has told no {what} in {waited:?}"
-            );
-            std::thread::sleep(Duration::from_millis(2));
-        }
+    pub fn told(&mut self, number: usize, what: &str) -> String {
+        let mut child = self.processes[number].as_mut();
+        let mut ended = || child.as_mut().and_then(|child| child.try_wait().unwrap());
+        hear(self.folder.path(), number, what, &mut ended)
     }
 
     /// Kills a child, as a shortage of memory would; when that was.
-    pub fn kill(&mut self, rank: usize) -> SystemTime {
-        let mut child = self.processes[rank].take().unwrap();
+    pub fn kill(&mut self, number: usize) -> SystemTime {
+        let mut child = self.processes[number].take().unwrap();
+        assert_eq!(
+            child.try_wait().unwrap(),
+            None,
+            "process {number} has ended"
+        );
         let now = SystemTime::now();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -114,17 +130,17 @@ impl Children {
     }
 
     /// Waits for the end of a child, which must be a good one.
-    pub fn ends_well(&mut self, rank: usize) {
-        let mut child = self.processes[rank].take().unwrap();
+    pub fn ends_well(&mut self, number: usize) {
+        let mut child = self.processes[number].take().unwrap();
         let started = Instant::now();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success(), "rank {rank}: {status}");
+                assert!(status.success(), "process {number}: {status}");
                 return;
             }
             if started.elapsed() > LIMIT {
                 let _ = child.kill();
-                panic!("rank {rank} does not end");
+                panic!("process {number} does not end");
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -143,8 +159,40 @@ impl Drop for Children {
     }
 }
 
-fn file(folder: &Path, rank: usize, what: &str) -> PathBuf {
-    folder.join(format!("{what}-{rank}"))
+fn file(folder: &Path, number: usize, what: &str) -> PathBuf {
+    folder.join(format!("{what}-{number}"))
+}
+
+/// Writes what a child says or is told, in one step, so that the reader sees all of it.
+fn tell(folder: &Path, number: usize, what: &str, text: &str) {
+    let path = file(folder, number, what);
+    let part = path.with_extension("part");
+    std::fs::write(&part, text).unwrap();
+    std::fs::rename(part, path).unwrap();
+}
+
+/// Waits for what the other side writes, which must not have `ended` before.
+fn hear(
+    folder: &Path,
+    number: usize,
+    what: &str,
+    ended: &mut dyn FnMut() -> Option<ExitStatus>,
+) -> String {
+    let path = file(folder, number, what);
+    let started = Instant::now();
+    loop {
+        let status = ended();
+        // After the question, so that last words are heard.
+        if let Ok(text) = std::fs::read_to_string(&path) {
+            return text;
+        }
+        if let Some(status) = status {
+            panic!("process {number} ended before its {what} came: {status}");
+        }
+        let waited = started.elapsed();
+        assert!(waited < LIMIT, "process {number}: no {what} in {waited:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Nothing in a run of the tests; in a process that one of them has started, a rank.
@@ -157,54 +205,72 @@ fn runs_if_it_is_told_to() {
     let role = ROLES
         .into_iter()
         .find(|role| format!("{role:?}") == words[0]);
+    let (role, rank) = (role.unwrap(), words[2].parse().unwrap());
     let platform = match words[1] {
         "host" => Platform::host(),
         #[cfg(feature = "cuda")]
-        "cuda" => Platform::cuda("child").expect("the parent has found a GPU"),
+        "cuda" if role == Role::Survive => Platform::cuda("a survivor").expect("as the parent has"),
+        #[cfg(feature = "cuda")]
+        "cuda" => Platform::cuda_of_rank(rank),
         other => panic!("a platform {other}"),
     };
     let this = This {
         folder: std::env::var_os("TRELLINK_CHILD_FOLDER").unwrap().into(),
-        rank: words[2].parse().unwrap(),
+        rank,
         world: words[3].parse().unwrap(),
         path: words[4].parse().unwrap(),
+        number: words[5].parse().unwrap(),
         platform,
     };
-    let _watchdog = Watchdog::new("a child", LIMIT);
-    match role.unwrap() {
+    let lives_as_long_as_the_test = role == Role::Survive;
+    let limit = LIMIT * if lives_as_long_as_the_test { 10 } else { 1 };
+    let _watchdog = Watchdog::new("a child", limit);
+    match role {
         Role::Compute => this.compute(),
         Role::CallForever => this.call_forever(),
         Role::Reset => this.reset(),
         Role::Idle => this.idle(),
         Role::JoinAndLeave => this.join_and_leave(),
+        Role::Survive => this.survive(),
+        Role::Die => this.die(),
     }
 }
 
 /// The process that this is.
-struct This {
+pub struct This {
     folder: PathBuf,
     rank: usize,
     world: usize,
     path: ExchangePath,
-    platform: Platform,
+    number: usize,
+    pub platform: Platform,
 }
 
 impl This {
     fn join(&self) -> Rank {
+        self.join_as(self.rank)
+    }
+
+    pub fn join_as(&self, rank: usize) -> Rank {
         let rendezvous = Rendezvous::directory(self.folder.join("meeting"));
-        self.group().join(self.rank, &rendezvous).unwrap()
+        self.group().join(rank, &rendezvous).unwrap()
     }
 
     fn group(&self) -> Group {
         self.platform.group(self.world).path(self.path)
     }
 
-    /// In one step, so that the reader sees all of it.
-    fn tell(&self, what: &str, text: &str) {
-        let path = file(&self.folder, self.rank, what);
-        let part = path.with_extension("part");
-        std::fs::write(&part, text).unwrap();
-        std::fs::rename(part, path).unwrap();
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    pub fn tell(&self, what: &str, text: &str) {
+        tell(&self.folder, self.number, what, text);
+    }
+
+    /// Waits for what this process is told.
+    pub fn hear(&self, what: &str) -> String {
+        hear(&self.folder, self.number, what, &mut || None)
     }
 
     fn compute(&self) {
@@ -301,37 +367,15 @@ impl This {
             });
         };
         round();
-        let before = Possessions::count();
+        let before = Possessions::count(&self.platform);
         (0..20).for_each(|_| round());
-        let after = Possessions::count();
-        let leaks = format!("{before:?}, then {after:?}");
-        self.tell("leaks", if after == before { "none" } else { &leaks });
+        let leaks = Possessions::count(&self.platform).leaked_since(&before, 20);
+        self.tell("leaks", leaks.as_deref().unwrap_or("none"));
     }
 }
 
-/// What a process can leak.
-#[derive(PartialEq, Eq, Debug)]
-struct Possessions {
-    descriptors: usize,
-    threads: usize,
-    mappings: usize,
-}
-
-impl Possessions {
-    fn count() -> Self {
-        // The kernel lists a thread for a moment after it could be joined.
-        std::thread::sleep(Duration::from_millis(100));
-        let entries = |folder| std::fs::read_dir(folder).unwrap().count();
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        Possessions {
-            descriptors: entries("/proc/self/fd"),
-            threads: entries("/proc/self/task"),
-            mappings: maps.matches("memfd:trellink").count(),
-        }
-    }
-}
-
-fn failure(error: &Error, when: SystemTime) -> String {
+/// What the loss of a peer is told as: whose, and when it was noticed.
+pub fn failure(error: &Error, when: SystemTime) -> String {
     let Error::PeerLost { peer, .. } = error else {
         panic!("{error}");
     };

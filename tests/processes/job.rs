@@ -4,6 +4,12 @@ use crate::common::*;
 use trellink::format::{Codebook, DType};
 use trellink::{ColumnParallel, Epilogue, Rank, RowParallel, Split};
 
+#[cfg(feature = "cuda")]
+use cudarc::driver::{
+    sys::{CUgraphInstantiate_flags, CUstreamCaptureMode},
+    CudaGraph,
+};
+
 const K: usize = 640;
 const N: usize = 384;
 const ROWS: usize = 5;
@@ -68,4 +74,52 @@ impl Job {
         bits.extend(self.column_y.read().bits());
         bits
     }
+}
+
+/// A job that is made again and again: on CUDA the replays of a graph, on the host the calls themselves.
+pub struct Replays {
+    /// Before the job, whose memory it names.
+    #[cfg(feature = "cuda")]
+    graph: Option<CudaGraph>,
+    job: Job,
+}
+
+impl Replays {
+    /// On CUDA the job is captured here and does not run.
+    pub fn new(rank: &mut Rank, memory: &dyn Memory) -> Self {
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut))]
+        let mut job = Job::new(rank, memory);
+        Replays {
+            #[cfg(feature = "cuda")]
+            graph: capture(&mut job, rank, memory),
+            job,
+        }
+    }
+
+    /// Several replays in a row, waited for; the group's failure if one of them failed.
+    pub fn replay(&mut self, rank: &mut Rank, memory: &dyn Memory) -> trellink::Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(graph) = &self.graph {
+            (0..8).for_each(|_| graph.launch().unwrap());
+            memory.synchronize();
+            return rank.check();
+        }
+        self.job.run(rank, memory)
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn capture(job: &mut Job, rank: &mut Rank, memory: &dyn Memory) -> Option<CudaGraph> {
+    if rank.device() == trellink::Device::Host {
+        return None;
+    }
+    let stream = memory.cuda_stream();
+    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    stream.begin_capture(mode).unwrap();
+    job.run(rank, memory).unwrap();
+    let graph = stream.end_capture(CUgraphInstantiate_flags(0)).unwrap();
+    let graph = graph.expect("a stream that was captured has a graph");
+    graph.upload().unwrap();
+    memory.synchronize();
+    Some(graph)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use trellink::{Error, Group, Rendezvous};
 
 /// When a survivor's call failed, and because of whom.
-fn failure(told: &str) -> (usize, SystemTime) {
+pub fn failure(told: &str) -> (usize, SystemTime) {
     let (peer, micros) = told.split_once(' ').unwrap();
     let when = Duration::from_micros(micros.parse().unwrap());
     (peer.parse().unwrap(), SystemTime::UNIX_EPOCH + when)

@@ -11,6 +11,8 @@ mod common;
 mod child;
 mod equality;
 mod job;
+mod kills;
 mod loss;
 mod meeting;
+mod possessions;
 mod strangers;
