@@ -62,6 +62,8 @@
 //! | the sum of any other tensor over the ranks | [`AllReduce`] |
 //! | which way packets take between GPUs | [`ExchangePath`] |
 //! | a call | [`Input`], [`Output`] with its [`Epilogue`], [`Stream`] |
+//! | RMSNorm between layers | [`Output::rms_norm`]; or, cheaper, [`Output::sums_of_squares`] and [`Input::rms_norm`] |
+//! | SwiGLU | [`ColumnParallel::forward_swiglu`] |
 //! | what can go wrong | [`Error`], with the [`Operation`] concerned |
 //! | the format's facts and the order of weights in memory | [`mod@format`] |
 //! | the exchange and the argument for it | [`protocol`] |

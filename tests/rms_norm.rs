@@ -10,8 +10,8 @@ use std::time::Duration;
 use trellink::format::DType;
 use trellink::reference;
 use trellink::{
-    AllReduce, Arithmetic, ColumnParallel, Epilogue, Error, LoadOptions, Output, Result, RmsNorm,
-    RowParallel, Split,
+    AllReduce, Arithmetic, ColumnParallel, Epilogue, LoadOptions, Output, RmsNorm, RowParallel,
+    Split,
 };
 
 const EPSILON: f32 = 1e-5;
@@ -344,21 +344,6 @@ fn with_norm<'a>(
     let out = out.output(Epilogue::Store);
     y.output(Epilogue::Store)
         .rms_norm(RmsNorm::new(weight.input(0..128), EPSILON, out))
-}
-
-/// Asserts that a call was refused because of this argument, with a text that has `part`.
-#[track_caller]
-fn refused(result: Result<()>, argument: &str, part: &str) {
-    let error = result.expect_err("should be refused");
-    let Error::InvalidArgument {
-        argument: found, ..
-    } = &error
-    else {
-        panic!("{error}");
-    };
-    assert_eq!(*found, argument, "{error}");
-    let text = error.to_string();
-    assert!(text.contains(part), "`{part}` is not in `{text}`");
 }
 
 #[cfg(feature = "cuda")]

@@ -21,6 +21,7 @@ mod memory;
 mod platform;
 mod random;
 mod ranks;
+mod refusal;
 mod values;
 mod watchdog;
 
@@ -30,6 +31,7 @@ pub use memory::{Buffer, Memory};
 pub use platform::{Extent, Platform};
 pub use random::{activations, Seed};
 pub use ranks::{on_ranks, Worker};
+pub use refusal::refused;
 pub use values::Values;
 pub use watchdog::Watchdog;
 

@@ -18,5 +18,5 @@ mod link;
 pub use all_reduce::Reduction;
 pub use buffer::Buffer;
 pub use group::{Channel, SimGroup, SimRank};
-pub use layer::{decode, Call, SimLinear, SimNorm, SimOutput};
+pub use layer::{decode, Call, Epilogues, SimLinear, SimNorm, SimOutput};
 pub use link::{probe_link, Lie, LinkFault};
