@@ -2,13 +2,15 @@
 //!
 //! Free of CUDA, so that it can be tested anywhere. What must stay true: a choice decides over bits only
 //! through the kernel's arithmetic, the strips of a CTA and the K groups that it shares with others, and these
-//! depend on the range of M, the columns, K and the machine alone.
+//! depend on the range of M, the columns, K and the machine alone; and on a table of the caller's, where there is one.
 
 pub mod link;
 pub mod reduce;
 mod transform;
+mod tuning;
 
 pub use transform::{TransformShape, WORKSPACE_BYTES};
+pub use tuning::{Call, Choices, Tuning, TuningEntry};
 
 use crate::format::{Codebook, GROUP};
 use crate::Arithmetic;
@@ -181,6 +183,8 @@ pub struct Work<'a> {
     pub k_groups: usize,
     /// Twice the bits per weight of every segment.
     pub half_bits: &'a [usize],
+    /// What is not left to the model.
+    pub choices: Choices,
 }
 
 /// What a rank has of its device.
@@ -234,6 +238,10 @@ impl LaunchShape {
             LinearKernel::Wide16 | LinearKernel::Wide32 | LinearKernel::Wide64 => {
                 work.k_groups >= WIDE_SPLIT_GROUPS || units <= pairs
             }
+        };
+        let splits = match work.choices.k_splits {
+            Some(chosen) => chosen == K_SPLITS && !kernel.few_tokens(),
+            None => splits,
         };
         let (k_splits, most) = if splits && pairs > 0 {
             (K_SPLITS, pairs)
@@ -291,6 +299,7 @@ mod tests {
             strips,
             k_groups,
             half_bits: &[half_bits],
+            choices: Choices::default(),
         };
         let machine = Machine {
             sms,
@@ -349,6 +358,47 @@ mod tests {
             assert_eq!(splits(kernel, 256, 16, 66), wide);
             assert!(!splits(kernel, 512, 112, 0));
         }
+    }
+
+    #[test]
+    fn what_is_chosen_goes_before_the_model_where_the_machine_can() {
+        let shape = |kernel, groups, pairs, k_splits, transform| {
+            let choices = Choices {
+                k_splits,
+                transform,
+            };
+            let work = Work {
+                rows: 16,
+                strips: 512,
+                k_groups: groups,
+                half_bits: &[8],
+                choices,
+            };
+            let machine = Machine {
+                sms: 132,
+                max_shared_bytes: 1 << 17,
+                cluster_pairs: pairs,
+            };
+            let shape = LaunchShape::new(kernel, &work, machine);
+            (shape.k_splits, shape.transform.is_some())
+        };
+        let wide = LinearKernel::Wide16;
+        assert_eq!(shape(wide, 112, 66, None, None), (2, true), "the model");
+        assert_eq!(shape(wide, 112, 66, Some(1), None), (1, true));
+        assert_eq!(shape(wide, 112, 66, None, Some(false)), (2, false));
+        assert_eq!(shape(wide, 8, 66, None, None), (1, false), "the model");
+        assert_eq!(shape(wide, 8, 66, Some(2), Some(true)), (2, true));
+        // What cannot be is not.
+        assert_eq!(shape(wide, 112, 0, Some(2), None), (1, true));
+        assert_eq!(shape(wide, 2000, 66, None, Some(true)), (2, false));
+        assert_eq!(
+            shape(LinearKernel::Formed8, 112, 66, Some(2), Some(true)),
+            (2, false)
+        );
+        assert_eq!(
+            shape(LinearKernel::Bytes4, 112, 66, Some(2), Some(true)),
+            (1, false)
+        );
     }
 
     #[test]

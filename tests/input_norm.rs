@@ -367,10 +367,12 @@ on_both! {
                 refused(column(halves.input(0..4), EPSILON), "squares", "f32");
                 refused(column(sums.input(0..4), f32::NAN), "epsilon", "finite");
                 refused(column(sums.input(0..4), -1.0), "epsilon", "-1");
-                let [first, second] = outputs.each_mut().map(|y| y.output(store));
-                let mut outputs = [first.sums_of_squares(sums.output(store)), second];
-                let result = layer.forward(rank, stream, x.input(0..2 * 256), &mut outputs);
-                refused(result, "outputs", "sums of squares");
+                {
+                    let [first, second] = outputs.each_mut().map(|y| y.output(store));
+                    let mut outputs = [first.sums_of_squares(sums.output(store)), second];
+                    let result = layer.forward(rank, stream, x.input(0..2 * 256), &mut outputs);
+                    refused(result, "outputs", "sums of squares");
+                }
 
                 let normalised = |squares| own_x.input(0..2 * own).rms_norm(squares, EPSILON);
                 let result = down.forward(rank, stream, normalised(sums.input(0..4)), y.output(store));

@@ -17,7 +17,7 @@ use crate::ffi::{
     TRELLINK_LINEAR_THREADS, TRELLINK_TRANSFORM_THREADS,
 };
 use crate::format::{DType, GROUP, TILE};
-use crate::plan::{LaunchShape, LinearKernel, Machine, TransformShape, Work};
+use crate::plan::{Call, Choices, LaunchShape, LinearKernel, Machine, TransformShape, Work};
 use crate::protocol::{messages, Operation};
 use crate::{Arithmetic, Result};
 
@@ -120,13 +120,22 @@ impl CudaRank {
             self.kernels().most_tokens,
             present.map(CudaLinear::codebook),
         );
-        self.launch_all(kernel, &stream, input, params)
+        let half_bits = params.segment.map(|segment| segment.half_bits as usize);
+        let choices = self.tuning().choices(&Call {
+            k: params.k_groups as usize * GROUP,
+            n: params.strips as usize * TILE,
+            half_bits: &half_bits[..params.segments as usize],
+            rows,
+            arithmetic,
+        });
+        self.launch_all(kernel, choices, &stream, input, params)
     }
 
     /// Cuts the call into launches that fit the slots. `whole.operands` is the workspace.
     fn launch_all(
         &self,
         kernel: LinearKernel,
+        choices: Choices,
         stream: &StreamHandle<'_>,
         input: &DeviceInput<'_>,
         whole: &TrellinkLinear,
@@ -155,7 +164,7 @@ impl CudaRank {
             if params.columns.squares != 0 {
                 params.columns.squares += first_row * u64::from(params.k_groups) * float;
             }
-            self.launch(kernel, stream, &mut params)?;
+            self.launch(kernel, choices, stream, &mut params)?;
         }
         Ok(())
     }
@@ -164,6 +173,7 @@ impl CudaRank {
     fn launch(
         &self,
         kernel: LinearKernel,
+        choices: Choices,
         stream: &StreamHandle<'_>,
         params: &mut TrellinkLinear,
     ) -> Result<()> {
@@ -174,6 +184,7 @@ impl CudaRank {
             strips: params.strips as usize,
             k_groups: params.k_groups as usize,
             half_bits: &half_bits[..params.segments as usize],
+            choices,
         };
         let machine = Machine {
             sms: self.sm_share(),

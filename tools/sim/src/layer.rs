@@ -241,6 +241,7 @@ impl SimRank {
                 strips: params.strips as usize,
                 k_groups: params.k_groups as usize,
                 half_bits: &half_bits[..params.segments as usize],
+                choices: self.config.choices,
             };
             let machine = Machine {
                 sms: self.config.sms,
