@@ -142,7 +142,8 @@ typedef struct TrellinkSegment {
   uint32_t epilogue;
 } TrellinkSegment;
 
-/* The RMSNorm of the finished rows of a launch that has one segment and computes whole rows. */
+/* What becomes of the finished rows of a launch that has one segment: their RMSNorm, if it computes whole rows,
+ * or what another launch needs to normalise them. */
 typedef struct TrellinkNorm {
   /* First element of this launch: row 0. Rows are as far apart as the segment's. 0: no norm. */
   uint64_t out;
@@ -154,7 +155,25 @@ typedef struct TrellinkNorm {
   /* TRELLINK_DTYPE_*; of the output F16 or BF16. */
   uint32_t out_dtype;
   uint32_t weight_dtype;
+  /* f32 [rows][square_stride], row 0 of this launch: the sum of the squares of each 128 columns, as they are
+   * stored. 0: none. */
+  uint64_t squares;
+  uint64_t square_stride;
 } TrellinkNorm;
+
+/* What finished values of a launch go through besides that does not exchange with other ranks. */
+typedef struct TrellinkColumns {
+  /* f32 [rows][k_groups], row 0 of this launch: the sum of the squares of each 128 inputs, for outputs that are
+   * those of a normalised input. 0: as it is. */
+  uint64_t squares;
+  /* What is added to the mean of the squares, and 1 / K. */
+  float epsilon;
+  float inverse_k;
+  /* Not 0: the launch has two segments of the same columns, all of them; the output of segment 0 gets
+   * silu(segment 0) * segment 1. */
+  uint32_t gated;
+  uint32_t reserved;
+} TrellinkColumns;
 
 /* One launch of the linear kernel. */
 typedef struct TrellinkLinear {
@@ -192,6 +211,7 @@ typedef struct TrellinkLinear {
   /* Bytes from a segment's operands to the next one's. */
   uint64_t operand_stride;
   TrellinkNorm norm;
+  TrellinkColumns columns;
   TrellinkExchange exchange;
   TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];
 } TrellinkLinear;

@@ -136,6 +136,7 @@ impl AllReduce {
         output: &mut Output<'_>,
     ) -> Result<()> {
         output.refuse_norm(if input.is_some() { "output" } else { "buffer" })?;
+        input.map_or(Ok(()), Input::refuse_norm)?;
         let (len, epilogue) = (output.len(), output.epilogue());
         let dtypes = (input.map_or(output.dtype(), Input::dtype), output.dtype());
         let slot = match &rank.backend {

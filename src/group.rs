@@ -1,5 +1,6 @@
 //! A group of ranks that hold one model between them.
 
+use crate::plan::Tuning;
 use crate::protocol::{Epoch, MAX_SCRUB_PERIOD, SCRUB_PERIOD};
 use crate::{Error, ExchangePath, Rank, Result};
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub struct Group {
     pub(crate) scrub_period: u32,
     pub(crate) path: ExchangePath,
     pub(crate) probe_links: bool,
+    pub(crate) tuning: Tuning,
 }
 
 impl Group {
@@ -56,6 +58,7 @@ impl Group {
             scrub_period: SCRUB_PERIOD,
             path: ExchangePath::Auto,
             probe_links: true,
+            tuning: Tuning::default(),
         }
     }
 
@@ -103,6 +106,14 @@ impl Group {
     #[must_use]
     pub fn probe_links(mut self, probe: bool) -> Self {
         self.probe_links = probe;
+        self
+    }
+
+    /// Measured choices for the shapes of launches on the devices that the table names; for all others a model of
+    /// the machine chooses. Default: none. Ranks may have different ones. On the host it makes no difference.
+    #[must_use]
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = tuning;
         self
     }
 

@@ -60,8 +60,11 @@
 //! | ranks in several processes | [`Group::join`], [`Rendezvous`] |
 //! | the layers | [`RowParallel`], [`ColumnParallel`], [`LoadOptions`] |
 //! | the sum of any other tensor over the ranks | [`AllReduce`] |
+//! | launches shaped by measurement | [`Tuning`], which `trellink tune` writes |
 //! | which way packets take between GPUs | [`ExchangePath`] |
 //! | a call | [`Input`], [`Output`] with its [`Epilogue`], [`Stream`] |
+//! | RMSNorm between layers | [`Output::rms_norm`]; or, cheaper, [`Output::sums_of_squares`] and [`Input::rms_norm`] |
+//! | SwiGLU | [`ColumnParallel::forward_swiglu`] |
 //! | what can go wrong | [`Error`], with the [`Operation`] concerned |
 //! | the format's facts and the order of weights in memory | [`mod@format`] |
 //! | the exchange and the argument for it | [`protocol`] |
@@ -176,6 +179,7 @@ pub use error::{Error, Result};
 pub use group::{Device, Group, MAX_WORLD};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
 pub use path::ExchangePath;
+pub use plan::{Choices, Tuning, TuningEntry};
 pub use protocol::{Operation, OperationKind};
 pub use rank::Rank;
 #[cfg(target_os = "linux")]

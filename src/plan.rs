@@ -2,13 +2,15 @@
 //!
 //! Free of CUDA, so that it can be tested anywhere. What must stay true: a choice decides over bits only
 //! through the kernel's arithmetic, the strips of a CTA and the K groups that it shares with others, and these
-//! depend on the range of M, the columns, K and the machine alone.
+//! depend on the range of M, the columns, K and the machine alone; and on a table of the caller's, where there is one.
 
 pub mod link;
 pub mod reduce;
 mod transform;
+mod tuning;
 
 pub use transform::{TransformShape, WORKSPACE_BYTES};
+pub use tuning::{Call, Choices, Tuning, TuningEntry};
 
 use crate::format::{Codebook, GROUP};
 use crate::Arithmetic;
@@ -195,6 +197,8 @@ pub struct Work<'a> {
     pub k_groups: usize,
     /// Twice the bits per weight of every segment.
     pub half_bits: &'a [usize],
+    /// What is not left to the model.
+    pub choices: Choices,
 }
 
 /// What a rank has of its device.
@@ -259,6 +263,10 @@ impl LaunchShape {
             LinearKernel::Wide16 | LinearKernel::Wide32 | LinearKernel::Wide64 => {
                 work.k_groups >= WIDE_SPLIT_GROUPS || units <= pairs
             }
+        };
+        let splits = match work.choices.k_splits {
+            Some(chosen) => chosen == K_SPLITS && !kernel.few_tokens(),
+            None => splits,
         };
         let (k_splits, most) = if splits && pairs > 0 {
             (K_SPLITS, pairs)
@@ -376,6 +384,7 @@ mod tests {
             strips,
             k_groups,
             half_bits: &[half_bits],
+            choices: Choices::default(),
         };
         let machine = Machine {
             sms,
@@ -438,6 +447,48 @@ mod tests {
     }
 
     #[test]
+    fn what_is_chosen_goes_before_the_model_where_the_machine_can() {
+        let shape = |kernel, groups, pairs, k_splits, transform| {
+            let choices = Choices {
+                k_splits,
+                transform,
+            };
+            let work = Work {
+                rows: 16,
+                strips: 512,
+                k_groups: groups,
+                half_bits: &[8],
+                choices,
+            };
+            let machine = Machine {
+                sms: 132,
+                max_shared_bytes: 1 << 19,
+                cluster_pairs: pairs,
+                most_tokens: 64,
+            };
+            let shape = LaunchShape::new(kernel, Arithmetic::Fastest, &work, machine);
+            (shape.k_splits, shape.transform.is_some())
+        };
+        let wide = LinearKernel::Wide16;
+        assert_eq!(shape(wide, 112, 66, None, None), (2, true), "the model");
+        assert_eq!(shape(wide, 112, 66, Some(1), None), (1, true));
+        assert_eq!(shape(wide, 112, 66, None, Some(false)), (2, false));
+        assert_eq!(shape(wide, 8, 66, None, None), (1, false), "the model");
+        assert_eq!(shape(wide, 8, 66, Some(2), Some(true)), (2, true));
+        // What cannot be is not.
+        assert_eq!(shape(wide, 112, 0, Some(2), None), (1, true));
+        assert_eq!(shape(wide, 5000, 66, None, Some(true)), (2, false));
+        assert_eq!(
+            shape(LinearKernel::Formed8, 112, 66, Some(2), Some(true)),
+            (2, false)
+        );
+        assert_eq!(
+            shape(LinearKernel::Bytes4, 112, 66, Some(2), Some(true)),
+            (1, false)
+        );
+    }
+
+    #[test]
     fn a_cta_of_a_cluster_holds_the_greater_half_of_k() {
         let shape = clustered(LinearKernel::Formed8, [8, 256, 49, 8], 132, 1 << 20, 66);
         assert_eq!(shape.chunk_groups, 25);
@@ -495,6 +546,7 @@ mod tests {
             strips: 512,
             k_groups: 112,
             half_bits: &[8, 8],
+            choices: Choices::default(),
         };
         let machine = Machine {
             sms: 132,
@@ -518,6 +570,7 @@ mod tests {
                         strips,
                         k_groups: groups,
                         half_bits: &[half_bits],
+                        choices: Choices::default(),
                     };
                     let machine = Machine {
                         sms: 132,
@@ -540,13 +593,7 @@ mod tests {
     #[test]
     fn sixty_four_tokens_a_pass_are_taken_only_where_their_input_fits_or_is_transformed_ahead() {
         let kernel = |rows, groups| {
-            shape(
-                LinearKernel::Wide64,
-                [rows, 256, groups, 8],
-                132,
-                227 << 10,
-            )
-            .kernel
+            shape(LinearKernel::Wide64, [rows, 256, groups, 8], 132, 227 << 10).kernel
         };
         assert_eq!(kernel(64, 112), LinearKernel::Wide64);
         assert_eq!(kernel(512, 128), LinearKernel::Wide64);
@@ -601,7 +648,10 @@ mod tests {
             (shape.shared_bytes, shape.chunk_groups)
         };
         assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 * (16 + 288), 16));
-        assert_eq!(of(100, 224, 99 << 10), (16 * 1024 + 36 * (32 + 8 * 288), 36));
+        assert_eq!(
+            of(100, 224, 99 << 10),
+            (16 * 1024 + 36 * (32 + 8 * 288), 36)
+        );
         assert_eq!(
             of(1, 0, 99 << 10),
             of(1, 1, 99 << 10),

@@ -3,10 +3,15 @@
 
 extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)
     trellink_linear_formed_8(const __grid_constant__ TrellinkLinear params) {
-  trellink::linear<trellink::Formed, false>(params);
+  trellink::linear<trellink::Formed, trellink::Epilogues::kPlain>(params);
 }
 
 extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)
-    trellink_linear_formed_8_norm(const __grid_constant__ TrellinkLinear params) {
-  trellink::linear<trellink::Formed, true>(params);
+    trellink_linear_formed_8_row(const __grid_constant__ TrellinkLinear params) {
+  trellink::linear<trellink::Formed, trellink::Epilogues::kRow>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)
+    trellink_linear_formed_8_column(const __grid_constant__ TrellinkLinear params) {
+  trellink::linear<trellink::Formed, trellink::Epilogues::kColumn>(params);
 }

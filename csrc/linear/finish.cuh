@@ -29,14 +29,18 @@ class Finish {
     }
   }
 
-  // The output transform, svh and bias; then the epilogue, in f32, and one rounding.
-  __device__ void store(float (&v)[4], uint32_t lane) const {
+  // The output transform of sums, times `scale`, svh and bias. `scale` includes the transform's.
+  __device__ void transform(float (&v)[4], uint32_t lane, float scale = kHadamardScale) const {
     hadamard_128(v, lane);
     float svh[4];
     unpack4(svh_, TRELLINK_DTYPE_F16, svh);
     const float bias[4] = {bias_.x, bias_.y, bias_.z, bias_.w};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = __fmaf_rn(__fmul_rn(v[i], kHadamardScale), svh[i], bias[i]);
+    for (int i = 0; i < 4; ++i) v[i] = __fmaf_rn(__fmul_rn(v[i], scale), svh[i], bias[i]);
+  }
+
+  // The epilogue, in f32, and one rounding.
+  __device__ void store(float (&v)[4]) const {
     if (segment_.epilogue == TRELLINK_EPILOGUE_ADD) add_before(v);
     if (segment_.out_dtype == TRELLINK_DTYPE_F32) {
       *reinterpret_cast<float4*>(reinterpret_cast<float*>(segment_.out) + element_) = make_float4(v[0], v[1], v[2], v[3]);
@@ -72,7 +76,7 @@ class Finish {
   uint4 before_ = {0, 0, 0, 0};  // what the output held, if it is added to
 };
 
-// Finishes every (row, 128 columns) item of this CTA: one warp an item.
+// Finishes every (row, 128 columns) item of this CTA: one warp an item. kNorm: and what TrellinkNorm says.
 template <bool kNorm>
 __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange) {
   constexpr uint32_t kGroupStrips = kGroup / kTile;
@@ -85,15 +89,20 @@ __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const 
   for (uint32_t item = blockIdx.x + ctas * warp; item < items; item += ctas * kWarps) {
     const uint32_t row = item / groups, group = item % groups;
     const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
-    if constexpr (kNorm) prefetch_weight(params.norm, group, lane);
+    if constexpr (kNorm) {
+      if (params.norm.out) prefetch_weight(params.norm, group, lane);
+    }
     float v[4];
     const bool arrived = exchange.collect(static_cast<uint64_t>(item) * kGroup + 4 * lane, v);
     // A transform needs its whole warp; a failed call's outputs are void anyway.
     if (!__all_sync(0xffffffffu, arrived)) return;
-    finish.store(v, lane);
-    if constexpr (kNorm) post_squares(params, exchange, item, v, lane);
+    finish.transform(v, lane);
+    finish.store(v);
+    if constexpr (kNorm) leave_squares(params, exchange, item, v, lane);
   }
-  if constexpr (kNorm) normalise_rows(params, exchange);
+  if constexpr (kNorm) {
+    if (params.norm.out) normalise_rows(params, exchange);
+  }
 }
 
 }  // namespace trellink

@@ -20,6 +20,7 @@
 
 #include "comm/exchange.cuh"
 #include "linear/bytes.cuh"
+#include "linear/columns.cuh"
 #include "linear/cut.cuh"
 #include "linear/finish.cuh"
 #include "linear/formed.cuh"
@@ -42,9 +43,16 @@ struct Frame {
   ExchangeState exchange;
 };
 
-// One CTA's run of the kernel. kNorm: finished rows are normalised; a kernel of its own, since the others would
-// pay for the code (docs/performance.md).
-template <class Arithmetic, bool kNorm>
+// What a kernel can do to finished values besides Finish. Kernels of their own, since the others would pay for
+// the code (docs/performance.md).
+enum class Epilogues {
+  kPlain,
+  kRow,     // norm.cuh
+  kColumn,  // columns.cuh
+};
+
+// One CTA's run of the kernel.
+template <class Arithmetic, Epilogues kEpilogues>
 class LinearCta {
  public:
   __device__ LinearCta(const TrellinkLinear& params, WeightStreams& streams, RingPlaces& places)
@@ -88,7 +96,11 @@ class LinearCta {
       reduce_and_push(exchange, frame.piece);
       if (!next_piece(frame)) {
         if constexpr (Arithmetic::kSpans) ptx::launch_dependents();
-        finish_rows<kNorm>(params_, exchange);
+        if constexpr (kEpilogues == Epilogues::kColumn) {
+          finish_columns(params_, exchange);
+        } else {
+          finish_rows<kEpilogues == Epilogues::kRow>(params_, exchange);
+        }
         exchange.leave();
         break;
       }
@@ -280,11 +292,11 @@ class LinearCta {
 };
 
 // The body of a kernel. params must be the kernel's __grid_constant__ parameter.
-template <class Arithmetic, bool kNorm>
+template <class Arithmetic, Epilogues kEpilogues>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
   __shared__ WeightStreams streams;
   __shared__ RingPlaces places;
-  LinearCta<Arithmetic, kNorm>(params, streams, places).run();
+  LinearCta<Arithmetic, kEpilogues>(params, streams, places).run();
 }
 
 }  // namespace trellink

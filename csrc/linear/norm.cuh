@@ -1,4 +1,4 @@
-// The RMSNorm of finished rows: out = round((y * weight) / sqrt(mean(y^2) + epsilon)), y as it was stored.
+// The RMSNorm of finished rows, or what it takes. out = round((y * weight) / sqrt(mean(y^2) + epsilon)), y as it was stored.
 //
 // A row is finished by many CTAs. Each warp posts the sum of squares of its 128 columns where the sum over
 // ranks of these columns was collected, in this rank's own arena; then the warps go over their items once
@@ -7,6 +7,9 @@
 //
 // A lane reads back from the output what it has stored itself: that needs no fence, takes no registers
 // while other items are finished, and its load overlaps the wait.
+//
+// Or nobody waits: each warp stores its sum of squares, and the launch that reads the rows normalises
+// (columns.cuh).
 #pragma once
 
 #include "comm/exchange.cuh"
@@ -47,8 +50,8 @@ __device__ __forceinline__ void prefetch_weight(const TrellinkNorm& norm, uint32
   ptx::prefetch_l2(reinterpret_cast<const void*>(norm.weight + (group * kGroup + 4 * lane) * bytes));
 }
 
-// Posts the sum of the squares of an item, whose values v are rounded here as they were stored.
-__device__ __forceinline__ void post_squares(const TrellinkLinear& params, const Exchange& exchange, uint32_t item,
+// Posts or stores the sum of the squares of an item, whose values v are rounded here as they were stored.
+__device__ __forceinline__ void leave_squares(const TrellinkLinear& params, const Exchange& exchange, uint32_t item,
                                              float (&v)[4], uint32_t lane) {
   const uint32_t dtype = params.segment[0].out_dtype;
   if (dtype != TRELLINK_DTYPE_F32) unpack4(pack4(v, dtype), dtype, v);
@@ -56,7 +59,15 @@ __device__ __forceinline__ void post_squares(const TrellinkLinear& params, const
 #pragma unroll
   for (int i = 1; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
   sum = warp_sum(sum);
-  if (lane == 0) exchange.post(static_cast<uint64_t>(item) * kGroup, __float_as_uint(sum));
+  if (lane != 0) return;
+  const TrellinkNorm& norm = params.norm;
+  if (norm.out) exchange.post(static_cast<uint64_t>(item) * kGroup, __float_as_uint(sum));
+  if (norm.squares) {
+    constexpr uint32_t kGroupStrips = kGroup / kTile;
+    const uint32_t groups = params.strips / kGroupStrips;
+    const uint64_t place = item / groups * norm.square_stride + params.first_strip / kGroupStrips + item % groups;
+    reinterpret_cast<float*>(norm.squares)[place] = sum;
+  }
 }
 
 // The sum of the squares of the row whose items begin at `first`: a lane adds every 32nd item, then the lanes

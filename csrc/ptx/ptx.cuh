@@ -73,6 +73,13 @@ __device__ __forceinline__ float reciprocal(float x) {
   return d;
 }
 
+// 2^x to within two units in the last place.
+__device__ __forceinline__ float exp2(float x) {
+  float d;
+  asm("ex2.approx.f32 %0, %1;" : "=f"(d) : "f"(x));
+  return d;
+}
+
 // ---- warp ----
 
 // The CTA's warp that this thread belongs to, in a way that tells the compiler that it is the same for

@@ -213,7 +213,7 @@ fn who_was_only_stopped_is_told_why() {
     board.reports[2].write(&timeout(2, 1));
     board.abort.store(1, Ordering::Relaxed);
     for rank in 0..3 {
-        let failure = board.failure(rank);
+        let failure = board.failure(rank, WORLD);
         let named = matches!(
             failure,
             Some(Error::PeerTimeout {
@@ -242,7 +242,7 @@ fn reset_after_a_failure() -> Board {
 
 fn tells_of_rank_1(board: &Board) {
     for rank in 0..2 {
-        let failure = board.failure(rank);
+        let failure = board.failure(rank, 2);
         let named = matches!(failure, Some(Error::PeerTimeout { rank: 1, .. }));
         assert!(named, "{failure:?}");
     }

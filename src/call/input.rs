@@ -1,5 +1,6 @@
 //! Activations that a layer reads.
 
+use super::InputNorm;
 use crate::format::DType;
 use half::{bf16, f16};
 
@@ -11,6 +12,7 @@ use half::{bf16, f16};
 #[derive(Debug)]
 pub struct Input<'a> {
     pub(crate) data: InputData<'a>,
+    pub(crate) norm: Option<InputNorm<'a>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl<'a> From<&'a [f16]> for Input<'a> {
     fn from(x: &'a [f16]) -> Self {
         Input {
             data: InputData::F16(x),
+            norm: None,
         }
     }
 }
@@ -73,6 +76,7 @@ impl<'a> From<&'a [bf16]> for Input<'a> {
     fn from(x: &'a [bf16]) -> Self {
         Input {
             data: InputData::Bf16(x),
+            norm: None,
         }
     }
 }
@@ -82,6 +86,7 @@ impl<'a> From<&'a [f32]> for Input<'a> {
     fn from(x: &'a [f32]) -> Self {
         Input {
             data: InputData::F32(x),
+            norm: None,
         }
     }
 }

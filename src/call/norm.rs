@@ -1,5 +1,6 @@
 //! The RMSNorm that may follow an output's epilogue.
 
+use super::squares::check_epsilon;
 use super::{Input, InputData, Output, OutputData};
 use crate::format::DType;
 use crate::{Error, Result};
@@ -51,27 +52,19 @@ impl<'a> RmsNorm<'a> {
         if self.out.dtype() == DType::F32 {
             return Err(Error::argument("out", "f32", "f16 or bf16"));
         }
-        if !(self.epsilon >= 0.0 && self.epsilon.is_finite()) {
-            let found = self.epsilon.to_string();
-            return Err(Error::argument(
-                "epsilon",
-                found,
-                "a finite number from 0 on",
-            ));
-        }
-        Ok(())
+        check_epsilon(self.epsilon)
     }
 }
 
-/// Fails unless a slot of `slot_values` holds a row of `columns`: what is normalised must be
+/// Fails unless a slot of `slot_values` holds a row of `columns`: what `epilogue` takes together must be
 /// exchanged together.
-pub(crate) fn check_whole_rows(columns: usize, slot_values: usize) -> Result<()> {
+pub(crate) fn check_whole_rows(epilogue: &str, columns: usize, slot_values: usize) -> Result<()> {
     if columns <= slot_values {
         return Ok(());
     }
     Err(Error::argument(
         "output",
-        format!("an RMSNorm over {columns} columns in slots of {slot_values} values"),
+        format!("{epilogue} over {columns} columns in slots of {slot_values} values"),
         format!("a group with `slot_values` of at least {columns}"),
     ))
 }

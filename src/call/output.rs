@@ -23,6 +23,26 @@ pub struct Output<'a> {
     pub(crate) data: OutputData<'a>,
     pub(crate) epilogue: Epilogue,
     pub(crate) norm: Option<RmsNorm<'a>>,
+    pub(crate) squares: Option<OutputData<'a>>,
+}
+
+/// What becomes of the finished values of column-parallel layers.
+#[derive(Debug)]
+pub(crate) enum Columns<'a, 'b> {
+    /// Each layer has an output.
+    Each(&'a mut [Output<'b>]),
+    /// `silu(first) ⊙ second` goes to the one output of two layers.
+    Gated(&'a mut Output<'b>),
+}
+
+#[cfg(feature = "cuda")]
+impl<'b> Columns<'_, 'b> {
+    pub(crate) fn outputs(&self) -> &[Output<'b>] {
+        match self {
+            Columns::Each(outputs) => outputs,
+            Columns::Gated(output) => std::slice::from_ref(output),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -90,15 +110,17 @@ impl<'a> Output<'a> {
         self
     }
 
-    /// Fails if there is a norm, for a call that makes none.
+    /// Fails if there is a norm or a part of one, for a call that makes none.
     pub(crate) fn refuse_norm(&self, argument: &'static str) -> Result<()> {
-        if self.norm.is_none() {
-            return Ok(());
-        }
+        let found = match (&self.norm, &self.squares) {
+            (None, None) => return Ok(()),
+            (Some(_), _) => "an output with an RMSNorm",
+            (None, Some(_)) => "an output with sums of squares",
+        };
         Err(Error::argument(
             argument,
-            "an output with an RMSNorm",
-            "one without; only a row-parallel layer's call normalises",
+            found,
+            "one without; only a row-parallel layer's call has them",
         ))
     }
 
@@ -130,6 +152,7 @@ impl<'a> From<&'a mut [f16]> for Output<'a> {
             data: OutputData::F16(out),
             epilogue: Epilogue::Store,
             norm: None,
+            squares: None,
         }
     }
 }
@@ -141,6 +164,7 @@ impl<'a> From<&'a mut [bf16]> for Output<'a> {
             data: OutputData::Bf16(out),
             epilogue: Epilogue::Store,
             norm: None,
+            squares: None,
         }
     }
 }
@@ -152,6 +176,7 @@ impl<'a> From<&'a mut [f32]> for Output<'a> {
             data: OutputData::F32(out),
             epilogue: Epilogue::Store,
             norm: None,
+            squares: None,
         }
     }
 }

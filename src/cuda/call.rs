@@ -1,6 +1,8 @@
 //! cudarc's slices, views and streams as inputs, outputs and streams of a call; and raw ones.
 
-use crate::call::{Epilogue, Input, InputData, Output, OutputData, RmsNorm, Stream, StreamKind};
+use crate::call::{
+    Epilogue, Input, InputData, InputNorm, Output, OutputData, RmsNorm, Stream, StreamKind,
+};
 use crate::format::DType;
 use crate::{Error, Result};
 use cudarc::driver::{sys, CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
@@ -89,6 +91,7 @@ impl<'a> Input<'a> {
                 ordinal: Some(ordinal),
                 _read: Some(read),
             }),
+            norm: None,
         }
     }
 
@@ -108,6 +111,7 @@ impl<'a> Input<'a> {
                 ordinal: None,
                 _read: None,
             }),
+            norm: None,
         }
     }
 }
@@ -133,6 +137,7 @@ impl<'a> Output<'a> {
             }),
             epilogue,
             norm: None,
+            squares: None,
         }
     }
 
@@ -152,6 +157,7 @@ impl<'a> Output<'a> {
             }),
             epilogue,
             norm: None,
+            squares: None,
         }
     }
 }
@@ -223,6 +229,22 @@ pub(crate) fn norm_of<'a, 'b>(
 ) -> Result<(&'b DeviceInput<'a>, &'b DeviceOutput<'a>)> {
     let weight = read_on("weight", &norm.weight, ordinal)?;
     Ok((weight, written_on("out", &norm.out, ordinal)?))
+}
+
+/// The sums of squares that an input is normalised by, on `ordinal`, aligned likewise.
+pub(crate) fn read_squares<'a, 'b>(
+    norm: &'b InputNorm<'a>,
+    ordinal: usize,
+) -> Result<&'b DeviceInput<'a>> {
+    read_on("squares", &norm.squares, ordinal)
+}
+
+/// Those that an output leaves.
+pub(crate) fn written_squares<'a, 'b>(
+    squares: &'b OutputData<'a>,
+    ordinal: usize,
+) -> Result<&'b DeviceOutput<'a>> {
+    written_on("squares", squares, ordinal)
 }
 
 fn read_on<'a, 'b>(

@@ -4,7 +4,7 @@
 //! otherwise wait behind a kernel that waits for this rank.
 
 use super::driver::{attribute, bind, check};
-use crate::ffi::TRELLINK_LINEAR_THREADS;
+use crate::ffi::{TrellinkLinear, TRELLINK_LINEAR_THREADS};
 use crate::plan::LinearKernel;
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
@@ -21,6 +21,34 @@ pub(crate) struct Kernel {
     function: sys::CUfunction,
     /// Dynamic shared memory it may be launched with.
     max_shared_bytes: usize,
+}
+
+/// What a linear kernel can do to finished values; `Epilogues` in csrc/linear/linear.cuh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Epilogues {
+    /// Store or add.
+    Plain,
+    /// And an RMSNorm of the rows, or the sums of their squares.
+    Row,
+    /// And a normalised input, or a gate.
+    Column,
+}
+
+impl Epilogues {
+    /// What the kernels' names end with.
+    const SUFFIXES: [&'static str; 3] = ["", "_row", "_column"];
+
+    /// Those that a launch needs.
+    pub(crate) fn of(params: &TrellinkLinear) -> Self {
+        let (norm, columns) = (&params.norm, &params.columns);
+        if norm.out != 0 || norm.squares != 0 {
+            Epilogues::Row
+        } else if columns.squares != 0 || columns.gated != 0 {
+            Epilogues::Column
+        } else {
+            Epilogues::Plain
+        }
+    }
 }
 
 /// How a kernel is launched: one-dimensional, on one stream.
@@ -45,8 +73,8 @@ pub(crate) struct Launch {
 pub(crate) struct Kernels {
     context: Arc<CudaContext>,
     modules: Vec<sys::CUmodule>,
-    /// In the order of [`LinearKernel::ALL`]; plain, and with an RMSNorm.
-    linear: Vec<[Kernel; 2]>,
+    /// In the order of [`LinearKernel::ALL`], each in that of [`Epilogues::SUFFIXES`].
+    linear: Vec<[Kernel; Epilogues::SUFFIXES.len()]>,
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
     /// Clusters of two CTAs of any linear kernel that shares K which the device holds at once, with all the
@@ -78,11 +106,12 @@ impl Kernels {
         let mut modules = Modules(Vec::new());
         let mut linear = Vec::new();
         for kernel in LinearKernel::ALL {
-            let symbol = format!("trellink_{}", kernel.name());
-            linear.push([
-                modules.kernel(context, kernel.name(), &symbol)?,
-                modules.kernel(context, kernel.name(), &format!("{symbol}_norm"))?,
-            ]);
+            let load = |suffix| {
+                let symbol = format!("trellink_{}{suffix}", kernel.name());
+                modules.kernel(context, kernel.name(), &symbol)
+            };
+            let [plain, row, column] = Epilogues::SUFFIXES.map(load);
+            linear.push([plain?, row?, column?]);
         }
         let transform = modules.kernel(context, "transform", "trellink_transform")?;
         let decode = modules.kernel(context, "decode", "trellink_decode")?;
@@ -127,10 +156,10 @@ impl Kernels {
         &self.context
     }
 
-    /// A linear kernel, which normalises what it finishes or does not.
-    pub(crate) fn linear(&self, kernel: LinearKernel, norm: bool) -> Kernel {
+    /// A linear kernel with the epilogues of a launch.
+    pub(crate) fn linear(&self, kernel: LinearKernel, epilogues: Epilogues) -> Kernel {
         // Loaded in this order, all of them.
-        self.linear[kernel as usize][usize::from(norm)]
+        self.linear[kernel as usize][epilogues as usize]
     }
 
     /// Enqueues a kernel whose only parameter is `params`.
@@ -234,12 +263,12 @@ fn cluster_dimension(ctas: u32) -> sys::CUlaunchAttribute {
 
 /// How many clusters of two CTAs the device holds at once of whichever linear kernel that shares K.
 /// `linear` is in the order of [`LinearKernel::ALL`].
-fn cluster_pairs(linear: &[[Kernel; 2]]) -> Result<usize> {
+fn cluster_pairs(linear: &[[Kernel; Epilogues::SUFFIXES.len()]]) -> Result<usize> {
     let mut least = usize::MAX;
     let sharing = LinearKernel::ALL.iter().zip(linear);
     for loaded in sharing
         .filter(|(kernel, _)| !kernel.few_tokens())
-        .flat_map(|(_, both)| both)
+        .flat_map(|(_, loaded)| loaded)
     {
         let launch = Launch {
             grid: 2,

@@ -4,19 +4,20 @@
 //! each message. Ahead of each may go one that transforms its input. All work is done on the stack and in the driver.
 
 use super::call::{
-    input_of, norm_of, output_of, stream_of, DeviceInput, DeviceOutput, StreamHandle,
+    input_of, norm_of, output_of, read_squares, stream_of, written_squares, DeviceInput,
+    DeviceOutput, StreamHandle,
 };
-use super::kernels::Launch;
+use super::kernels::{Epilogues, Launch};
 use super::layer::CudaLinear;
 use super::rank::{Channel, CudaRank};
-use crate::call::{check_whole_rows, Epilogue, Input, Output, RmsNorm, Stream};
+use crate::call::{check_whole_rows, Columns, Epilogue, Input, InputNorm, Output, Stream};
 use crate::ffi::{
-    TrellinkLinear, TrellinkNorm, TrellinkTransform, TRELLINK_DTYPE_BF16, TRELLINK_DTYPE_F16,
-    TRELLINK_DTYPE_F32, TRELLINK_EPILOGUE_ADD, TRELLINK_EPILOGUE_STORE, TRELLINK_LINEAR_THREADS,
-    TRELLINK_TRANSFORM_THREADS,
+    TrellinkColumns, TrellinkLinear, TrellinkNorm, TrellinkTransform, TRELLINK_DTYPE_BF16,
+    TRELLINK_DTYPE_F16, TRELLINK_DTYPE_F32, TRELLINK_EPILOGUE_ADD, TRELLINK_EPILOGUE_STORE,
+    TRELLINK_LINEAR_THREADS, TRELLINK_TRANSFORM_THREADS,
 };
-use crate::format::{DType, TILE};
-use crate::plan::{LaunchShape, LinearKernel, Machine, TransformShape, Work};
+use crate::format::{DType, GROUP, TILE};
+use crate::plan::{Call, Choices, LaunchShape, LinearKernel, Machine, TransformShape, Work};
 use crate::protocol::{messages, Operation};
 use crate::{Arithmetic, Result};
 
@@ -33,9 +34,12 @@ impl CudaRank {
     ) -> Result<()> {
         let (layers, outputs) = (std::slice::from_ref(layer), std::slice::from_ref(output));
         let channel = self.group_channel();
-        self.enqueue(
-            layers, arithmetic, stream, input, operation, outputs, channel,
-        )
+        let mut params = self.params(layers, operation, input, outputs, channel)?;
+        if output.norm.is_some() {
+            check_whole_rows("an RMSNorm", layer.n(), self.slot_values())?;
+        }
+        params.norm = norm_params(output, layer.n(), self.ordinal())?;
+        self.enqueue(layers, arithmetic, stream, input, &params)
     }
 
     /// Enqueues column-parallel layers over one input. Lengths are checked by the caller.
@@ -46,37 +50,43 @@ impl CudaRank {
         arithmetic: Arithmetic,
         stream: &Stream<'_>,
         input: &Input<'_>,
-        outputs: &[Output<'_>],
+        columns: &Columns<'_, '_>,
     ) -> Result<()> {
         let channel = self.local_channel();
-        self.enqueue(
-            layers, arithmetic, stream, input, operation, outputs, channel,
-        )
+        let mut params = self.params(layers, operation, input, columns.outputs(), channel)?;
+        if let Some(norm) = &input.norm {
+            let k = layers[0].k();
+            params.columns = column_params(norm, k, self.ordinal())?;
+        }
+        if let Columns::Gated(_) = columns {
+            let together = params.strips as usize * TILE;
+            check_whole_rows("SwiGLU", together, self.slot_values())?;
+            params.columns.gated = 1;
+        }
+        self.enqueue(layers, arithmetic, stream, input, &params)
     }
 
-    #[allow(clippy::too_many_arguments)] // the two entries' arguments, no subset of which has a name
-    fn enqueue(
+    /// What all of a call's launches have alike, without further epilogues. Of an output that layers share each
+    /// has all.
+    fn params(
         &self,
         layers: &[CudaLinear],
-        arithmetic: Arithmetic,
-        stream: &Stream<'_>,
-        input: &Input<'_>,
         operation: Operation,
+        input: &Input<'_>,
         outputs: &[Output<'_>],
         channel: &Channel,
-    ) -> Result<()> {
+    ) -> Result<TrellinkLinear> {
         self.check()?;
-        let rows = operation.rows as usize;
         let ordinal = self.ordinal();
-        let stream = stream_of(stream, ordinal)?;
         let input = input_of(input, ordinal)?;
         let mut params = TrellinkLinear {
             x_dtype: dtype_code(input.dtype),
+            rows: operation.rows,
             exchange: channel.exchange(operation),
             operands: channel.workspace(),
             ..Default::default()
         };
-        for (layer, output) in layers.iter().zip(outputs) {
+        for (layer, output) in layers.iter().zip(outputs.iter().cycle()) {
             append(
                 &mut params,
                 layer,
@@ -84,11 +94,21 @@ impl CudaRank {
                 output.epilogue,
             );
         }
-        // Only a row-parallel call has a norm, and its one output.
-        if let Some(norm) = outputs.first().and_then(|output| output.norm.as_ref()) {
-            check_whole_rows(params.strips as usize * TILE, self.slot_values())?;
-            params.norm = norm_params(norm, ordinal)?;
-        }
+        Ok(params)
+    }
+
+    /// Enqueues the launches of a call.
+    fn enqueue(
+        &self,
+        layers: &[CudaLinear],
+        arithmetic: Arithmetic,
+        stream: &Stream<'_>,
+        input: &Input<'_>,
+        params: &TrellinkLinear,
+    ) -> Result<()> {
+        let ordinal = self.ordinal();
+        let (stream, input) = (stream_of(stream, ordinal)?, input_of(input, ordinal)?);
+        let rows = params.rows as usize;
         if rows == 0 || params.strips == 0 {
             return Ok(());
         }
@@ -100,7 +120,15 @@ impl CudaRank {
             self.kernels().most_tokens,
             present.map(CudaLinear::codebook),
         );
-        self.launch_all(kernel, arithmetic, &stream, input, rows, &params)
+        let half_bits = params.segment.map(|segment| segment.half_bits as usize);
+        let choices = self.tuning().choices(&Call {
+            k: params.k_groups as usize * GROUP,
+            n: params.strips as usize * TILE,
+            half_bits: &half_bits[..params.segments as usize],
+            rows,
+            arithmetic,
+        });
+        self.launch_all(kernel, arithmetic, choices, &stream, input, params)
     }
 
     /// Cuts the call into launches that fit the slots. `whole.operands` is the workspace.
@@ -108,11 +136,12 @@ impl CudaRank {
         &self,
         kernel: LinearKernel,
         arithmetic: Arithmetic,
+        choices: Choices,
         stream: &StreamHandle<'_>,
         input: &DeviceInput<'_>,
-        rows: usize,
         whole: &TrellinkLinear,
     ) -> Result<()> {
+        let rows = whole.rows as usize;
         let columns = whole.strips as usize * TILE;
         for message in messages(rows, columns, self.slot_values()) {
             let first_row = message.rows.start as u64;
@@ -129,7 +158,14 @@ impl CudaRank {
                 let row_bytes = columns * dtype_of(params.norm.out_dtype).size();
                 params.norm.out += first_row * row_bytes as u64;
             }
-            self.launch(kernel, arithmetic, stream, &mut params)?;
+            let float = size_of::<f32>() as u64;
+            if params.norm.squares != 0 {
+                params.norm.squares += first_row * params.norm.square_stride * float;
+            }
+            if params.columns.squares != 0 {
+                params.columns.squares += first_row * u64::from(params.k_groups) * float;
+            }
+            self.launch(kernel, arithmetic, choices, stream, &mut params)?;
         }
         Ok(())
     }
@@ -139,6 +175,7 @@ impl CudaRank {
         &self,
         kernel: LinearKernel,
         arithmetic: Arithmetic,
+        choices: Choices,
         stream: &StreamHandle<'_>,
         params: &mut TrellinkLinear,
     ) -> Result<()> {
@@ -149,6 +186,7 @@ impl CudaRank {
             strips: params.strips as usize,
             k_groups: params.k_groups as usize,
             half_bits: &half_bits[..params.segments as usize],
+            choices,
         };
         let machine = Machine {
             sms: self.sm_share(),
@@ -180,7 +218,13 @@ impl CudaRank {
         // SAFETY: the kernel takes a TrellinkLinear. Weights and control words live as long as the
         // layer and the rank; input and outputs were vouched for by whoever made them (a borrow,
         // or the contract of the unsafe constructor), for as long as the stream needs them.
-        unsafe { kernels.launch(kernels.linear(shape.kernel, params.norm.out != 0), launch, params) }
+        unsafe {
+            kernels.launch(
+                kernels.linear(shape.kernel, Epilogues::of(params)),
+                launch,
+                params,
+            )
+        }
     }
 
     /// Enqueues the transform of a launch's input into the workspace, where the launch then finds it.
@@ -242,15 +286,35 @@ fn append(
     params.strips += layer.strips();
 }
 
-fn norm_params(norm: &RmsNorm<'_>, ordinal: usize) -> Result<TrellinkNorm> {
-    let (weight, out) = norm_of(norm, ordinal)?;
-    Ok(TrellinkNorm {
-        out: out.pointer,
-        weight: weight.pointer,
+/// What becomes of rows of `n` besides.
+fn norm_params(output: &Output<'_>, n: usize, ordinal: usize) -> Result<TrellinkNorm> {
+    let mut params = TrellinkNorm::default();
+    if let Some(norm) = &output.norm {
+        let (weight, out) = norm_of(norm, ordinal)?;
+        params = TrellinkNorm {
+            out: out.pointer,
+            weight: weight.pointer,
+            epsilon: norm.epsilon,
+            inverse_n: 1.0 / n as f32,
+            out_dtype: dtype_code(out.dtype),
+            weight_dtype: dtype_code(weight.dtype),
+            ..params
+        };
+    }
+    if let Some(squares) = &output.squares {
+        params.squares = written_squares(squares, ordinal)?.pointer;
+        params.square_stride = (n / GROUP) as u64;
+    }
+    Ok(params)
+}
+
+/// How inputs of `k` channels are normalised.
+fn column_params(norm: &InputNorm<'_>, k: usize, ordinal: usize) -> Result<TrellinkColumns> {
+    Ok(TrellinkColumns {
+        squares: read_squares(norm, ordinal)?.pointer,
         epsilon: norm.epsilon,
-        inverse_n: 1.0 / weight.len as f32,
-        out_dtype: dtype_code(out.dtype),
-        weight_dtype: dtype_code(weight.dtype),
+        inverse_k: 1.0 / k as f32,
+        ..Default::default()
     })
 }
 

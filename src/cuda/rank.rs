@@ -6,7 +6,7 @@
 
 use super::arena::Arena;
 use super::call::stream_of;
-use super::driver::{bind, check, context};
+use super::driver::{bind, check, context, error};
 use super::failure::Failures;
 use super::kernels::Kernels;
 use super::memory::DeviceBuffer;
@@ -18,7 +18,7 @@ use crate::ffi::{
     TRELLINK_STATE_OK,
 };
 use crate::path::Route;
-use crate::plan::WORKSPACE_BYTES;
+use crate::plan::{Tuning, WORKSPACE_BYTES};
 use crate::protocol::{ArenaLayout, Epoch, Operation};
 use crate::rank::Backend;
 use crate::{Device, Error, Group, Rank, Result};
@@ -74,6 +74,8 @@ pub(crate) struct CudaRank {
     slot_values: usize,
     /// SMs that this rank's kernels may occupy.
     sm_share: usize,
+    /// Of the group's, what is about this device and share.
+    tuning: Tuning,
     /// A `TrellinkControl`, the same for both channels: what fails on one ends the other.
     control: DeviceBuffer,
     scrub_period: u32,
@@ -234,6 +236,8 @@ impl CudaRank {
         let stream = new_stream(kernels.context())?;
         let control = DeviceBuffer::from_slice(&stream, &[control(group.scrub_period)])?;
         shared.failures.board().set_timeout(rank, group.timeout);
+        let device = kernels.context().name();
+        let device = device.map_err(|e| error(e, "cuDeviceGetName"))?;
         let channel = |peers| Channel::new(group, &shared, &stream, rank, &control, peers);
         Ok(CudaRank {
             group: match shared.arenas.as_slice() {
@@ -249,6 +253,7 @@ impl CudaRank {
             stream,
             rank,
             sm_share,
+            tuning: group.tuning.for_device(&device, sm_share),
             #[cfg(target_os = "linux")]
             watch: None,
         })
@@ -274,6 +279,10 @@ impl CudaRank {
 
     pub(crate) fn ordinal(&self) -> usize {
         self.kernels.context().ordinal()
+    }
+
+    pub(crate) fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     pub(crate) fn sm_share(&self) -> usize {

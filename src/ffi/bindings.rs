@@ -194,10 +194,12 @@ pub struct TrellinkNorm {
     pub inverse_n: f32,
     pub out_dtype: u32,
     pub weight_dtype: u32,
+    pub squares: u64,
+    pub square_stride: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkNorm"][::core::mem::size_of::<TrellinkNorm>() - 32usize];
+    ["Size of TrellinkNorm"][::core::mem::size_of::<TrellinkNorm>() - 48usize];
     ["Alignment of TrellinkNorm"][::core::mem::align_of::<TrellinkNorm>() - 8usize];
     ["Offset of field: TrellinkNorm::out"][::core::mem::offset_of!(TrellinkNorm, out) - 0usize];
     ["Offset of field: TrellinkNorm::weight"]
@@ -210,6 +212,34 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkNorm, out_dtype) - 24usize];
     ["Offset of field: TrellinkNorm::weight_dtype"]
         [::core::mem::offset_of!(TrellinkNorm, weight_dtype) - 28usize];
+    ["Offset of field: TrellinkNorm::squares"]
+        [::core::mem::offset_of!(TrellinkNorm, squares) - 32usize];
+    ["Offset of field: TrellinkNorm::square_stride"]
+        [::core::mem::offset_of!(TrellinkNorm, square_stride) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TrellinkColumns {
+    pub squares: u64,
+    pub epsilon: f32,
+    pub inverse_k: f32,
+    pub gated: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TrellinkColumns"][::core::mem::size_of::<TrellinkColumns>() - 24usize];
+    ["Alignment of TrellinkColumns"][::core::mem::align_of::<TrellinkColumns>() - 8usize];
+    ["Offset of field: TrellinkColumns::squares"]
+        [::core::mem::offset_of!(TrellinkColumns, squares) - 0usize];
+    ["Offset of field: TrellinkColumns::epsilon"]
+        [::core::mem::offset_of!(TrellinkColumns, epsilon) - 8usize];
+    ["Offset of field: TrellinkColumns::inverse_k"]
+        [::core::mem::offset_of!(TrellinkColumns, inverse_k) - 12usize];
+    ["Offset of field: TrellinkColumns::gated"]
+        [::core::mem::offset_of!(TrellinkColumns, gated) - 16usize];
+    ["Offset of field: TrellinkColumns::reserved"]
+        [::core::mem::offset_of!(TrellinkColumns, reserved) - 20usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -233,12 +263,13 @@ pub struct TrellinkLinear {
     pub operands: u64,
     pub operand_stride: u64,
     pub norm: TrellinkNorm,
+    pub columns: TrellinkColumns,
     pub exchange: TrellinkExchange,
     pub segment: [TrellinkSegment; 8usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 832usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 872usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -277,10 +308,12 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, operand_stride) - 80usize];
     ["Offset of field: TrellinkLinear::norm"]
         [::core::mem::offset_of!(TrellinkLinear, norm) - 88usize];
+    ["Offset of field: TrellinkLinear::columns"]
+        [::core::mem::offset_of!(TrellinkLinear, columns) - 136usize];
     ["Offset of field: TrellinkLinear::exchange"]
-        [::core::mem::offset_of!(TrellinkLinear, exchange) - 120usize];
+        [::core::mem::offset_of!(TrellinkLinear, exchange) - 160usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 256usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 296usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn a_wait_that_timed_out_names_the_128_values_it_was_in() {
-        let state = GroupState::new(1, Arc::new(Board::default()), Duration::ZERO);
+        let group = crate::Group::on_host(2);
+        let state = GroupState::new(1, Arc::new(Board::default()), &group);
         let operation = Operation {
             kind: OperationKind::RowParallel,
             rows: 3,

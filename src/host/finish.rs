@@ -1,4 +1,4 @@
-//! The output side of a layer: transform, svh, bias, epilogue, one rounding.
+//! The output side of a layer: transform, svh, bias, gate, epilogue, one rounding.
 //!
 //! What must stay true: everything before the store is f32, and a value is rounded once, by the store.
 
@@ -8,13 +8,6 @@ use crate::call::{Epilogue, Output, OutputData};
 use crate::format::GROUP;
 use crate::Result;
 use half::{bf16, f16};
-
-/// Where some of a layer's outputs lie: `columns` of one row.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) row: usize,
-    pub(super) first_column: usize,
-}
 
 /// To be called before an exchange: a rank that fails between two would leave its peers waiting.
 ///
@@ -32,22 +25,26 @@ pub(super) fn check_on_host(output: &Output<'_>) -> Result<()> {
     }
 }
 
-/// Finishes `sums`, the raw sums of whole groups of columns from `place` on, and writes them to the
-/// output [M, N], which is in host memory. `sums` is used up.
-pub(super) fn finish(layer: &HostLinear, place: Place, sums: &mut [f32], output: &mut Output<'_>) {
-    let columns = place.first_column..place.first_column + sums.len();
+/// Makes of the raw sums of whole groups of a row's columns, from `first_column` on, what the layer computes, for sums
+/// that are to be multiplied by `scale`.
+pub(super) fn transform(layer: &HostLinear, first_column: usize, scale: f32, sums: &mut [f32]) {
+    let columns = first_column..first_column + sums.len();
     for group in sums.chunks_exact_mut(GROUP) {
         hadamard_128(group.try_into().expect("groups of 128"));
     }
     for (value, svh) in sums.iter_mut().zip(&layer.svh[columns.clone()]) {
-        *value *= svh;
+        *value = *value * scale * svh;
     }
     if let Some(bias) = &layer.bias {
         for (value, bias) in sums.iter_mut().zip(&bias[columns]) {
             *value += bias;
         }
     }
-    write(output, place.row * layer.n() + place.first_column, sums);
+}
+
+/// silu(x) · y.
+pub(super) fn gated(x: f32, y: f32) -> f32 {
+    x / (1.0 + (-x).exp()) * y
 }
 
 /// Applies the epilogue to finished values, rounds and stores them from element `start` on.

@@ -1,12 +1,13 @@
-//! The RMSNorm of a finished row.
+//! The RMSNorm of a finished row, and its two halves: the sums of squares, and what they make of a row of the input.
 //!
 //! What must stay true: the order of additions is that of `csrc/linear/norm.cuh`, four values of a lane,
 //! the lanes of 128 columns, the 128s of a lane, the lanes; so a row's result depends on its columns alone.
 
-use crate::call::{InputData, Output, OutputData, RmsNorm};
+use crate::call::{Input, InputData, Output, OutputData, RmsNorm};
 use crate::format::GROUP;
 use crate::Result;
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// Lanes of the kernels' warps.
 const LANES: usize = 32;
@@ -14,13 +15,30 @@ const LANES: usize = 32;
 const LANE_COLUMNS: usize = GROUP / LANES;
 
 /// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if its weight or output is not host memory.
-pub(super) fn check_on_host(norm: &RmsNorm<'_>) -> Result<()> {
-    match (&norm.weight, &norm.out) {
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if what a norm reads or writes is not host memory.
+pub(super) fn check_on_host(output: &Output<'_>) -> Result<()> {
+    if let Some(RmsNorm { weight, out, .. }) = &output.norm {
+        check_read("weight", weight)?;
+        check_written("out", out)?;
+    }
+    let squares = output.squares.as_ref();
+    squares.map_or(Ok(()), |squares| check_written("squares", squares))
+}
+
+#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+fn check_read(argument: &'static str, data: &InputData<'_>) -> Result<()> {
+    match data {
         #[cfg(feature = "cuda")]
-        (InputData::Device(_), _) => Err(device_memory("weight")),
+        InputData::Device(_) => Err(device_memory(argument)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+fn check_written(argument: &'static str, data: &OutputData<'_>) -> Result<()> {
+    match data {
         #[cfg(feature = "cuda")]
-        (_, OutputData::Device(_)) => Err(device_memory("out")),
+        OutputData::Device(_) => Err(device_memory(argument)),
         _ => Ok(()),
     }
 }
@@ -40,13 +58,8 @@ pub(super) fn normalise(output: &mut Output<'_>, row: usize, columns: usize) {
         return;
     };
     let range = row * columns..(row + 1) * columns;
-    let value = |column: usize| match &output.data {
-        OutputData::F16(y) => y[range.start + column].to_f32(),
-        OutputData::Bf16(y) => y[range.start + column].to_f32(),
-        OutputData::F32(y) => y[range.start + column],
-        #[cfg(feature = "cuda")]
-        OutputData::Device(_) => unreachable!("checked before the exchange"),
-    };
+    let data = &output.data;
+    let value = |column: usize| stored(data, range.start + column);
     let weight = |column: usize| match &norm.weight {
         InputData::F16(w) => w[column].to_f32(),
         InputData::Bf16(w) => w[column].to_f32(),
@@ -54,8 +67,8 @@ pub(super) fn normalise(output: &mut Output<'_>, row: usize, columns: usize) {
         #[cfg(feature = "cuda")]
         InputData::Device(_) => unreachable!("checked before the exchange"),
     };
-    let mean = sum_of_squares(columns, value).mul_add(1.0 / columns as f32, norm.epsilon);
-    let scale = (1.0 / f64::from(mean).sqrt()) as f32;
+    let squares = (0..columns / GROUP).map(|group| group_squares(|i| value(group * GROUP + i)));
+    let scale = row_scale(squares, columns, norm.epsilon);
     let normalised = (0..columns).map(|column| value(column) * weight(column) * scale);
     match &mut norm.out {
         OutputData::F16(out) => round(normalised, &mut out[range.clone()], f16::from_f32),
@@ -72,18 +85,68 @@ fn round<T>(values: impl Iterator<Item = f32>, out: &mut [T], nearest: impl Fn(f
     }
 }
 
-fn sum_of_squares(columns: usize, value: impl Fn(usize) -> f32) -> f32 {
+/// Leaves the sums of squares of `columns`, whole groups of a row of `n` that have been stored, if the output has any; else
+/// does nothing.
+pub(super) fn leave_squares(output: &mut Output<'_>, row: usize, columns: Range<usize>, n: usize) {
+    let Some(OutputData::F32(squares)) = &mut output.squares else {
+        return;
+    };
+    let data = &output.data;
+    for first in columns.step_by(GROUP) {
+        let start = row * n + first;
+        squares[start / GROUP] = group_squares(|i| stored(data, start + i));
+    }
+}
+
+/// What the outputs of row `row` of the input [M, `columns`] are multiplied by for its norm, which is in host memory; 1 without one.
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the sums of squares are not host memory.
+pub(super) fn row_scales(input: &Input<'_>, rows: usize, columns: usize) -> Result<Vec<f32>> {
+    let Some(norm) = &input.norm else {
+        return Ok(vec![1.0; rows]);
+    };
+    check_read("squares", &norm.squares)?;
+    let InputData::F32(squares) = &norm.squares else {
+        unreachable!("`InputNorm::check` came before");
+    };
+    let of_rows = squares.chunks_exact(columns / GROUP);
+    let scales = of_rows.map(|row| row_scale(row.iter().copied(), columns, norm.epsilon));
+    Ok(scales.collect())
+}
+
+fn stored(data: &OutputData<'_>, i: usize) -> f32 {
+    match data {
+        OutputData::F16(y) => y[i].to_f32(),
+        OutputData::Bf16(y) => y[i].to_f32(),
+        OutputData::F32(y) => y[i],
+        #[cfg(feature = "cuda")]
+        OutputData::Device(_) => unreachable!("checked before the exchange"),
+    }
+}
+
+/// 1 / √(mean of squares + epsilon), given their sums over each 128 columns.
+fn row_scale(squares: impl Iterator<Item = f32>, columns: usize, epsilon: f32) -> f32 {
+    let mean = sum_of_groups(squares).mul_add(1.0 / columns as f32, epsilon);
+    (1.0 / f64::from(mean).sqrt()) as f32
+}
+
+fn sum_of_groups(squares: impl Iterator<Item = f32>) -> f32 {
     let mut lanes = [0.0; LANES];
-    for group in 0..columns / GROUP {
-        let squares = std::array::from_fn(|lane| {
-            let first = group * GROUP + lane * LANE_COLUMNS;
-            let rest = first + 1..first + LANE_COLUMNS;
-            rest.map(&value)
-                .fold(value(first) * value(first), |sum, v| v.mul_add(v, sum))
-        });
-        lanes[group % LANES] += warp_sum(squares);
+    for (group, squares) in squares.enumerate() {
+        lanes[group % LANES] += squares;
     }
     warp_sum(lanes)
+}
+
+/// The sum of the squares of 128 values.
+fn group_squares(value: impl Fn(usize) -> f32) -> f32 {
+    warp_sum(std::array::from_fn(|lane| {
+        let first = lane * LANE_COLUMNS;
+        let rest = first + 1..first + LANE_COLUMNS;
+        rest.map(&value)
+            .fold(value(first) * value(first), |sum, v| v.mul_add(v, sum))
+    }))
 }
 
 /// The sum over the lanes of a warp, as a butterfly of shuffles adds it up.
@@ -105,7 +168,8 @@ mod tests {
         for columns in [128, 256, 33 * 128, 70 * 128] {
             let value = |column: usize| if column.is_multiple_of(3) { 2.0 } else { -1.0 };
             let want: f32 = (0..columns).map(|c| value(c) * value(c)).sum();
-            assert_eq!(sum_of_squares(columns, value), want, "{columns}");
+            let squares = (0..columns / GROUP).map(|g| group_squares(|i| value(g * GROUP + i)));
+            assert_eq!(sum_of_groups(squares), want, "{columns}");
         }
     }
 
@@ -113,11 +177,12 @@ mod tests {
     #[test]
     fn the_128s_of_a_lane_are_added_before_the_lanes() {
         let sum = |ones: [usize; 2]| {
-            sum_of_squares(34 * GROUP, |column| match column {
+            let value = |column: usize| match column {
                 0 => 4096.0,
                 _ if ones.contains(&(column / GROUP)) && column % GROUP == 0 => 1.0,
                 _ => 0.0,
-            })
+            };
+            sum_of_groups((0..34).map(|g| group_squares(|i| value(g * GROUP + i))))
         };
         let large = (1 << 24) as f32;
         assert_eq!(sum([16, 17]), large + 2.0);

@@ -5,12 +5,12 @@
 
 use super::arena::HostArena;
 use super::failure::GroupState;
-use super::finish::{check_on_host, finish, Place};
+use super::finish::{check_on_host, gated, transform, write};
 use super::kernels::Kernels;
 use super::layer::{HostLinear, Sums};
-use super::norm::{self, normalise};
+use super::norm::{self, leave_squares, normalise, row_scales};
 use crate::board::Board;
-use crate::call::{check_whole_rows, Input, Output};
+use crate::call::{check_whole_rows, Columns, Input, Output};
 use crate::format::TILE;
 use crate::protocol::{messages, ArenaLayout, BoundedWait, Endpoint, Message, SharedArena};
 use crate::protocol::{Operation, WaitFailure};
@@ -145,23 +145,22 @@ impl HostRank {
     ) -> Result<()> {
         self.group.check()?;
         check_on_host(output)?;
-        let slot_values = self.endpoint.layout().slot_values();
-        if let Some(rms_norm) = &output.norm {
-            norm::check_on_host(rms_norm)?;
-            check_whole_rows(layer.n(), slot_values)?;
+        norm::check_on_host(output)?;
+        let slot_values = self.slot_values();
+        if output.norm.is_some() {
+            check_whole_rows("an RMSNorm", layer.n(), slot_values)?;
         }
         let rows = operation.rows as usize;
         let sums = layer.partial(self.kernels, self.threads, input, rows)?;
         for message in messages(rows, layer.n(), slot_values) {
             self.exchange(operation, &sums, &message)?;
             for row in message.rows.clone() {
-                let start = message.value(row, message.columns.start);
-                let place = Place {
-                    row,
-                    first_column: message.columns.start,
-                };
+                let first_column = message.columns.start;
+                let start = message.value(row, first_column);
                 let summed = &mut self.message[start..start + message.columns.len()];
-                finish(layer, place, summed, output);
+                transform(layer, first_column, 1.0, summed);
+                write(output, row * layer.n() + first_column, summed);
+                leave_squares(output, row, message.columns.clone(), layer.n());
                 normalise(output, row, layer.n());
             }
         }
@@ -169,7 +168,7 @@ impl HostRank {
     }
 
     /// One call of column-parallel layers that share their input [rows, K]; no other rank takes part.
-    /// Output i is [rows, layers[i].n()]: the caller has checked.
+    /// Output i is [rows, layers[i].n()]; a gate has a layer and its output to itself: the caller has checked.
     ///
     /// # Errors
     /// As [`row_parallel`](Self::row_parallel).
@@ -178,20 +177,54 @@ impl HostRank {
         layers: &[HostLinear],
         input: &Input<'_>,
         rows: usize,
-        outputs: &mut [Output<'_>],
+        columns: Columns<'_, '_>,
     ) -> Result<()> {
         self.group.check()?;
-        outputs.iter().try_for_each(check_on_host)?;
-        for (layer, output) in layers.iter().zip(outputs) {
-            let sums = layer.partial(self.kernels, self.threads, input, rows)?;
-            let mut values = vec![0.0; layer.n()];
-            for row in 0..rows {
-                for (strip, values) in values.chunks_exact_mut(TILE).enumerate() {
-                    values.copy_from_slice(sums.strip(row, strip));
+        match columns {
+            Columns::Each(outputs) => {
+                outputs.iter().try_for_each(check_on_host)?;
+                for (layer, output) in layers.iter().zip(outputs) {
+                    self.each_row(layer, input, rows, |row, values| {
+                        write(output, row * layer.n(), values);
+                    })?;
                 }
-                let first_column = 0;
-                finish(layer, Place { row, first_column }, &mut values, output);
             }
+            Columns::Gated(output) => {
+                check_on_host(output)?;
+                let (gate, up) = (&layers[0], &layers[1]);
+                // As on a GPU, where what is gated must be exchanged together.
+                check_whole_rows("SwiGLU", 2 * gate.n(), self.slot_values())?;
+                let mut ups = Vec::with_capacity(rows * up.n());
+                self.each_row(up, input, rows, |_, values| ups.extend_from_slice(values))?;
+                self.each_row(gate, input, rows, |row, values| {
+                    let start = row * gate.n();
+                    for (value, up) in values.iter_mut().zip(&ups[start..]) {
+                        *value = gated(*value, *up);
+                    }
+                    write(output, start, values);
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on each row that a layer makes of its input, in order.
+    fn each_row(
+        &self,
+        layer: &HostLinear,
+        input: &Input<'_>,
+        rows: usize,
+        mut pass: impl FnMut(usize, &mut [f32]),
+    ) -> Result<()> {
+        let scales = row_scales(input, rows, layer.k())?;
+        let sums = layer.partial(self.kernels, self.threads, input, rows)?;
+        let mut values = vec![0.0; layer.n()];
+        for (row, scale) in scales.into_iter().enumerate() {
+            for (strip, values) in values.chunks_exact_mut(TILE).enumerate() {
+                values.copy_from_slice(sums.strip(row, strip));
+            }
+            transform(layer, 0, scale, &mut values);
+            pass(row, &mut values);
         }
         Ok(())
     }

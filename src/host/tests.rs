@@ -2,7 +2,7 @@
 
 use super::kernels::Kernels;
 use super::{HostLinear, HostRank};
-use crate::call::{Epilogue, Input, Output};
+use crate::call::{Columns, Epilogue, Input, Output};
 use crate::format::{Bits, Codebook, DType, TILE};
 use crate::protocol::{Operation, OperationKind};
 use crate::rank::Backend;
@@ -447,7 +447,7 @@ fn column_shards_are_the_columns_of_the_whole() {
     let mut ranks = group(2).build().unwrap();
     let input = Input::from(&x[..]);
     host(&mut ranks[1])
-        .column_parallel(&shards, &input, 5, &mut outputs)
+        .column_parallel(&shards, &input, 5, Columns::Each(&mut outputs))
         .unwrap();
     drop(outputs);
     for (range, out) in split.iter().zip(&outs) {
@@ -543,7 +543,8 @@ fn a_peer_that_never_calls_is_named_and_the_group_stays_failed() {
         let (layers, input) = (std::slice::from_ref(&layer), Input::from(&x[..]));
         let mut out = [0f32; 128];
         let outputs = &mut [Output::store(&mut out[..])];
-        let later = host(rank).column_parallel(layers, &input, 1, outputs);
+        let columns = Columns::Each(outputs);
+        let later = host(rank).column_parallel(layers, &input, 1, columns);
         assert!(matches!(later, Err(Error::PeerTimeout { peer: 1, .. })));
     }
     assert!(started.elapsed() < timeout);

@@ -88,7 +88,7 @@ impl RowParallel {
     }
 
     /// Runs the layer: `input` is `[M, k()]`, `output` is `[M, n()]` with its epilogue, and with the RMSNorm
-    /// of its rows if [asked for](Output::rms_norm).
+    /// of its rows or the sums of their squares if asked for ([`Output::rms_norm`], [`Output::sums_of_squares`]).
     ///
     /// Collective: all ranks call it with the same M and dtypes, in the same order relative to other
     /// collective calls; a rank with an empty shard passes an empty input. M = 0 is a no-op and
@@ -119,9 +119,11 @@ impl RowParallel {
         check_rows(rows)?;
         check_dtype(&input)?;
         check_len("input", input.len(), rows, self.k)?;
+        input.refuse_norm()?;
         if let Some(norm) = &output.norm {
             norm.check(rows, self.n)?;
         }
+        output.check_squares(rows, self.n)?;
         let operation = Operation {
             kind: OperationKind::RowParallel,
             rows: rows as u32,

@@ -49,7 +49,10 @@ impl TransformShape {
         let rounds = (groups * blocks).div_ceil(WARPS);
         let segments = work.half_bits.len();
         let operand_stride = operand_bytes(work.rows.next_multiple_of(pass_tokens), work.k_groups);
-        if (fit && rounds < MIN_ROUNDS) || segments * operand_stride > WORKSPACE_BYTES {
+        // What does not fit comes by a ring.
+        let wanted = !fit || work.choices.transform.unwrap_or(rounds >= MIN_ROUNDS);
+        // An empty shard has no input.
+        if !wanted || work.k_groups == 0 || segments * operand_stride > WORKSPACE_BYTES {
             return None;
         }
         let items = segments * work.k_groups * work.rows.div_ceil(ITEM_TOKENS);

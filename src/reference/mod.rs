@@ -1,4 +1,4 @@
-//! What every other part of the crate is judged by: bit-exact decoding, the layer and RMSNorm in f64,
+//! What every other part of the crate is judged by: bit-exact decoding, the layer, RMSNorm and SwiGLU in f64,
 //! the reduction in rank order.
 //!
 //! What must stay true: this module depends on `format` and `weights` alone. It shares no code
@@ -13,6 +13,6 @@ mod transform;
 
 pub use decode::{decode, decode_state, decode_tile};
 pub use layer::ReferenceLinear;
-pub use norm::rms_norm;
+pub use norm::{rms_norm, swiglu};
 pub use reduce::{reduce, relative_error};
 pub use transform::hadamard_128;

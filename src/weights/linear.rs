@@ -148,6 +148,15 @@ impl<'a> Linear<'a> {
         self.bias
     }
 
+    /// The same linear with other input scales, as many as there are in-features.
+    pub(crate) fn with_suh<'b>(self, suh: Scales<'b>) -> Linear<'b>
+    where
+        'a: 'b,
+    {
+        debug_assert_eq!(suh.len(), self.k);
+        Linear { suh, ..self }
+    }
+
     /// Bytes of the packed weights of this linear or shard; scales and bias not counted.
     pub fn packed_bytes(&self) -> usize {
         self.trellis.packed_bytes()

@@ -97,6 +97,33 @@ impl<'a> Scales<'a> {
         self.iter().collect()
     }
 
+    /// These scales times a factor for each channel, rounded to f16: bytes for [`from_f16_bytes`](Self::from_f16_bytes).
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] unless there is one factor per channel and every product is a finite f16.
+    pub(crate) fn times(&self, weight: &[f32]) -> Result<Vec<u8>> {
+        if weight.len() != self.len() {
+            return Err(Error::argument(
+                "weight",
+                format!("{} elements", weight.len()),
+                format!("{}, one per input channel", self.len()),
+            ));
+        }
+        let mut bytes = Vec::with_capacity(2 * weight.len());
+        for (i, (scale, &weight)) in self.iter().zip(weight).enumerate() {
+            let product = f16::from_f32(scale.to_f32() * weight);
+            if !product.is_finite() {
+                return Err(Error::argument(
+                    "weight",
+                    format!("{weight} for channel {i}, whose input scale is {scale}"),
+                    "a product of the two that is a finite f16",
+                ));
+            }
+            bytes.extend(product.to_le_bytes());
+        }
+        Ok(bytes)
+    }
+
     /// The scales of `channels`: multiples of 16 within `len()`, which the caller has checked.
     pub(super) fn slice(&self, channels: Range<usize>) -> Self {
         debug_assert!(channels.start.is_multiple_of(SIGNS_PER_WORD));
@@ -156,6 +183,27 @@ mod tests {
             }
             assert!(scales.slice(256..256).is_empty());
         }
+    }
+
+    #[test]
+    fn factors_are_multiplied_in_and_rounded_to_f16() {
+        let bytes = [1.5f32, -2.0]
+            .map(|scale| f16::from_f32(scale).to_le_bytes())
+            .concat();
+        let scales = Scales::from_f16_bytes(&bytes).unwrap();
+        let product = scales.times(&[3.0, 1.0 + 2f32.powi(-12)]).unwrap();
+        let product = Scales::from_f16_bytes(&product).unwrap().to_vec();
+        assert_eq!(product, [4.5, -2.0].map(f16::from_f32));
+    }
+
+    #[test]
+    fn factors_that_do_not_fit_are_refused() {
+        let bytes = f16::from_f32(2.0).to_le_bytes().repeat(2);
+        let scales = Scales::from_f16_bytes(&bytes).unwrap();
+        let refused = |weight: &[f32]| scales.times(weight).unwrap_err().to_string();
+        assert!(refused(&[1.0]).contains("2, one per input channel"));
+        assert!(refused(&[1.0, 33000.0]).contains("channel 1"));
+        assert!(refused(&[f32::NAN, 1.0]).contains("NaN for channel 0"));
     }
 
     #[test]

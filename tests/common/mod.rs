@@ -21,6 +21,7 @@ mod memory;
 mod platform;
 mod random;
 mod ranks;
+mod refusal;
 mod values;
 mod watchdog;
 
@@ -30,6 +31,7 @@ pub use memory::{Buffer, Memory};
 pub use platform::{Extent, Platform};
 pub use random::{activations, Seed};
 pub use ranks::{on_ranks, Worker};
+pub use refusal::refused;
 pub use values::Values;
 pub use watchdog::Watchdog;
 
@@ -44,21 +46,6 @@ pub fn data() -> std::path::PathBuf {
 /// How often tests of failures provoke them: what `TRELLINK_REPEAT` says, else 3 times.
 pub fn repeats() -> usize {
     std::env::var("TRELLINK_REPEAT").map_or(3, |times| times.parse().expect("a number"))
-}
-
-/// Asserts that a call was refused because of this argument, with a text that has `part`.
-#[track_caller]
-pub fn refused<T: std::fmt::Debug>(result: trellink::Result<T>, argument: &str, part: &str) {
-    let error = result.expect_err("should be refused");
-    let trellink::Error::InvalidArgument {
-        argument: found, ..
-    } = &error
-    else {
-        panic!("{error}");
-    };
-    assert_eq!(*found, argument, "{error}");
-    let text = error.to_string();
-    assert!(text.contains(part), "`{part}` is not in `{text}`");
 }
 
 /// Writes a line to stderr past the capture of the test harness: what was skipped and on which

@@ -40,6 +40,8 @@ enum Command {
     Info(info::Args),
     /// Measure µs per call of row-parallel layers with random weights
     Bench(bench::Args),
+    /// Measure what a table may choose instead of the plan's model on GPUs, and write the table
+    Tune(bench::tune::Args),
     /// Make random calls for a while, provoke failures, and check every result
     Soak(soak::Args),
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Tune(args) => bench::tune::run(args),
         Command::Soak(args) => soak::run(args),
     };
     match outcome {

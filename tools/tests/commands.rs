@@ -116,11 +116,11 @@ fn bench(options: &[&str]) -> common::Run {
 
 #[test]
 fn bench_gives_one_row_per_combination_and_variant() {
-    let options = "--shape 384x256 --bits 1.5,4 --codebook mul1,mcg --m 1,3 --world 2 --json --variant fused,fused+norm,gemm";
+    let options = "--shape 384x256 --bits 1.5,4 --codebook mul1,mcg --m 1,3 --world 2 --json --variant fused,fused+norm,fused+squares,gemm";
     let json = bench(&options.split(' ').collect::<Vec<_>>()).json(0);
     let rows = json.as_array().unwrap();
-    // 1.5 bits exist with mul1 only: three sets of weights, two M, three variants.
-    assert_eq!(rows.len(), 18);
+    // 1.5 bits exist with mul1 only: three sets of weights, two M, four variants.
+    assert_eq!(rows.len(), 24);
     for row in rows {
         assert_eq!(row["shape"], "384x256");
         assert_eq!(
@@ -141,10 +141,52 @@ fn bench_gives_one_row_per_combination_and_variant() {
     let has = |field: &str, value: Value| rows.iter().filter(|row| row[field] == value).count();
     assert_eq!(has("variant", "fused".into()), 6);
     assert_eq!(has("variant", "fused+norm".into()), 6);
+    assert_eq!(has("variant", "fused+squares".into()), 6);
     assert_eq!(has("variant", "gemm".into()), 6);
-    assert_eq!(has("codebook", "mcg".into()), 6);
-    assert_eq!(has("bits", 1.5.into()), 6);
-    assert_eq!(has("m", 3.into()), 9);
+    assert_eq!(has("codebook", "mcg".into()), 8);
+    assert_eq!(has("bits", 1.5.into()), 8);
+    assert_eq!(has("m", 3.into()), 12);
+}
+
+#[test]
+fn bench_measures_gates_in_four_forms_that_are_right() {
+    let options = "--column-parallel --shape 256x384 --m 1,3 --world 2 --json";
+    let json = bench(&options.split(' ').collect::<Vec<_>>()).json(0);
+    let rows = json.as_array().unwrap();
+    let names: Vec<_> = rows
+        .iter()
+        .map(|row| row["variant"].as_str().unwrap())
+        .collect();
+    let forms = ["gate+up", "swiglu", "norm+gate+up", "norm+swiglu"];
+    assert_eq!(names, [forms, forms].concat());
+    for row in rows {
+        // A product of two has the errors of both.
+        assert!(row["rel_err"].as_f64().unwrap() <= 8e-4, "{row}");
+        // Both linears: 256 of the columns are the first rank's.
+        assert_eq!(row["bytes_per_rank"], 2 * 256 * 256 / 2);
+    }
+}
+
+#[test]
+fn bench_reads_a_table_of_choices_and_refuses_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tuning.json");
+    let options = |file: &std::path::Path| {
+        let fixed = "--shape 256x128 --world 1 --variant fused --json --tuning".to_owned();
+        let mut options: Vec<String> = fixed.split(' ').map(Into::into).collect();
+        options.push(file.display().to_string());
+        options
+    };
+    let run = |file: &std::path::Path| {
+        let options = options(file);
+        bench(&options.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    std::fs::write(&file, "[]").unwrap();
+    assert_eq!(run(&file).json(0).as_array().unwrap().len(), 1);
+    std::fs::write(&file, "[{\"sms\": 1}]").unwrap();
+    let refused = run(&file);
+    assert_eq!(refused.status, 2);
+    assert!(refused.error.contains("entry 0"), "{}", refused.error);
 }
 
 #[test]

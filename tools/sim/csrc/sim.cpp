@@ -337,15 +337,17 @@ extern "C" void trellink_sim_choose_faults(uint32_t faults) { sim::chosen_faults
 
 // Runs one launch of a linear kernel, by its number in src/plan.rs, to its end.
 extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, uint32_t grid) {
-  static constexpr void (*kKernels[][2])(const TrellinkLinear) = {
-      {trellink_linear_bytes_4, trellink_linear_bytes_4_norm},
-      {trellink_linear_formed_4, trellink_linear_formed_4_norm},
-      {trellink_linear_formed_8, trellink_linear_formed_8_norm},
-      {trellink_linear_wide_16, trellink_linear_wide_16_norm},
-      {trellink_linear_wide_32, trellink_linear_wide_32_norm},
-      {trellink_linear_wide_64, trellink_linear_wide_64_norm},
+  // As src/cuda/kernels.rs chooses.
+  const bool row = params->norm.out || params->norm.squares, column = params->columns.squares || params->columns.gated;
+  static constexpr void (*kKernels[][3])(const TrellinkLinear) = {
+      {trellink_linear_bytes_4, trellink_linear_bytes_4_row, trellink_linear_bytes_4_column},
+      {trellink_linear_formed_4, trellink_linear_formed_4_row, trellink_linear_formed_4_column},
+      {trellink_linear_formed_8, trellink_linear_formed_8_row, trellink_linear_formed_8_column},
+      {trellink_linear_wide_16, trellink_linear_wide_16_row, trellink_linear_wide_16_column},
+      {trellink_linear_wide_32, trellink_linear_wide_32_row, trellink_linear_wide_32_column},
+      {trellink_linear_wide_64, trellink_linear_wide_64_row, trellink_linear_wide_64_column},
   };
-  const auto run = kKernels[kernel][params->norm.out != 0];
+  const auto run = kKernels[kernel][row ? 1 : column ? 2 : 0];
   sim::launch(grid, params->k_splits, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { run(*params); });
 }
 

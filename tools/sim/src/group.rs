@@ -7,6 +7,7 @@ use crate::{Buffer, Fault};
 use std::sync::Arc;
 use std::time::Duration;
 use trellink::protocol::{ArenaLayout, Epoch, Operation};
+use trellink::Choices;
 
 /// What a group is made of.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct SimGroup {
     pub max_shared_bytes: usize,
     /// As `trellink::plan::Machine::cluster_pairs`.
     pub cluster_pairs: usize,
+    /// What is not left to the plan's model.
+    pub choices: Choices,
 }
 
 /// Which ranks a launch exchanges with.

@@ -1,7 +1,8 @@
 //! Layers and their launches, cut and shaped by the library's own code.
 
 use crate::bindings::{
-    TrellinkDecode, TrellinkLinear, TrellinkNorm, TrellinkSegment, TrellinkTransform,
+    TrellinkColumns, TrellinkDecode, TrellinkLinear, TrellinkNorm, TrellinkSegment,
+    TrellinkTransform,
 };
 use crate::{fault, Buffer, Channel, SimRank};
 use half::f16;
@@ -56,7 +57,7 @@ pub struct Call<'a> {
     pub rows: usize,
     /// Decides over the kernel.
     pub arithmetic: Arithmetic,
-    /// One per layer.
+    /// One per layer, or one that all share.
     pub outputs: &'a [&'a SimOutput],
 }
 
@@ -75,6 +76,42 @@ pub struct SimNorm {
     pub dtype: DType,
 }
 
+/// What a call goes through besides; by default nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogues<'a> {
+    /// The norm of the rows of the one output, which fit a slot.
+    pub norm: Option<&'a SimNorm>,
+    /// f32 `[rows, n / 128]`: for the sums of the squares of the rows of the one output.
+    pub squares_out: Option<&'a Buffer>,
+    /// f32 `[rows, k / 128]`, and what is added to their mean: the input is normalised.
+    pub squares_in: Option<(&'a Buffer, f32)>,
+    /// Two layers' rows, which fit a slot together, become one output: that of the first.
+    pub gated: bool,
+}
+
+impl Epilogues<'_> {
+    fn norm(&self, n: usize) -> TrellinkNorm {
+        TrellinkNorm {
+            squares: self.squares_out.map_or(0, Buffer::pointer),
+            square_stride: (n / GROUP) as u64,
+            ..self
+                .norm
+                .map_or(TrellinkNorm::default(), |norm| norm.params(n))
+        }
+    }
+
+    fn columns(&self, k: usize) -> TrellinkColumns {
+        let (squares, epsilon) = self.squares_in.map_or((0, 0.0), |(s, e)| (s.pointer(), e));
+        TrellinkColumns {
+            squares,
+            epsilon,
+            inverse_k: 1.0 / k as f32,
+            gated: self.gated.into(),
+            ..Default::default()
+        }
+    }
+}
+
 impl SimNorm {
     fn params(&self, n: usize) -> TrellinkNorm {
         TrellinkNorm {
@@ -84,6 +121,7 @@ impl SimNorm {
             inverse_n: 1.0 / n as f32,
             out_dtype: dtype_code(self.dtype),
             weight_dtype: dtype_code(self.weight_dtype),
+            ..Default::default()
         }
     }
 }
@@ -128,22 +166,23 @@ impl SimRank {
     /// Runs a call to its end, launch by launch; every rank of the channel must run it at the same
     /// time.
     pub fn run(&mut self, channel: Channel, call: &Call<'_>) {
-        self.run_with(channel, call, TrellinkNorm::default());
+        self.run_with(channel, call, Epilogues::default());
     }
 
-    /// The same for a call with one output, whose rows are normalised.
+    /// The same for a call that goes through more.
     ///
     /// # Panics
-    /// If a row does not fit a slot.
-    pub fn run_normalised(&mut self, channel: Channel, call: &Call<'_>, norm: &SimNorm) {
-        let [layer] = call.layers else {
-            panic!("a norm is of one layer's rows");
-        };
-        assert!(layer.n <= self.config.slot_values, "rows must be whole");
-        self.run_with(channel, call, norm.params(layer.n));
-    }
-
-    fn run_with(&mut self, channel: Channel, call: &Call<'_>, norm: TrellinkNorm) {
+    /// If rows that must be whole do not fit a slot, or a norm or sums of squares are wanted of several layers' rows.
+    pub fn run_with(&mut self, channel: Channel, call: &Call<'_>, epilogues: Epilogues<'_>) {
+        let first = call.layers[0];
+        let together: usize = call.layers.iter().map(|layer| layer.n).sum();
+        let whole_rows = epilogues.norm.is_some() || epilogues.gated;
+        let of_rows = epilogues.norm.is_some() || epilogues.squares_out.is_some();
+        assert!(!of_rows || call.layers.len() == 1, "one layer's rows");
+        assert!(
+            !whole_rows || together <= self.config.slot_values,
+            "rows must be whole"
+        );
         fault::choose(&self.faults);
         let operation = Operation {
             kind: match channel {
@@ -151,20 +190,21 @@ impl SimRank {
                 Channel::Local => OperationKind::ColumnParallel,
             },
             rows: call.rows as u32,
-            columns: call.layers.iter().map(|layer| layer.n as u64).sum(),
+            columns: together as u64,
             input: call.dtype,
             output: call.outputs[0].dtype,
             epilogue: Epilogue::Store,
             layer: 0,
         };
         let mut whole = TrellinkLinear {
-            norm,
+            norm: epilogues.norm(first.n),
+            columns: epilogues.columns(first.k),
             x: call.input.pointer(),
             x_dtype: dtype_code(call.dtype),
             exchange: self.exchange(channel, operation),
             ..Default::default()
         };
-        for (layer, output) in call.layers.iter().zip(call.outputs) {
+        for (layer, output) in call.layers.iter().zip(call.outputs.iter().cycle()) {
             if layer.n > 0 {
                 whole.x_stride = layer.k as u64;
                 whole.k_groups = (layer.k / GROUP) as u32;
@@ -190,12 +230,19 @@ impl SimRank {
             if params.norm.out != 0 {
                 params.norm.out += first_row * columns as u64 * 2;
             }
+            if params.norm.squares != 0 {
+                params.norm.squares += first_row * params.norm.square_stride * 4;
+            }
+            if params.columns.squares != 0 {
+                params.columns.squares += first_row * u64::from(params.k_groups) * 4;
+            }
             let half_bits = params.segment.map(|segment| segment.half_bits as usize);
             let work = Work {
                 rows: params.rows as usize,
                 strips: params.strips as usize,
                 k_groups: params.k_groups as usize,
                 half_bits: &half_bits[..params.segments as usize],
+                choices: self.config.choices,
             };
             let machine = Machine {
                 sms: self.config.sms,

@@ -6,6 +6,7 @@ use crate::ranks::{Lane, Worker};
 use crate::tensor::{Element, Tensor};
 use anyhow::{Context as _, Result};
 use half::f16;
+use trellink::format::GROUP;
 use trellink::{AllReduce, Epilogue, RmsNorm, RowParallel};
 
 /// One rank's calls of a variant, all on the same memory.
@@ -19,6 +20,8 @@ pub struct Call<'a, R> {
     /// What is sent where no GEMM makes it. Sums of sums in place would not stay finite.
     message: Option<Tensor<R>>,
     norm: Option<Norm>,
+    /// [M, N/128], for the sums of squares of the output.
+    squares: Option<Tensor<f32>>,
 }
 
 /// What a call with an RMSNorm has besides.
@@ -50,6 +53,10 @@ impl<'a, R: Element> Call<'a, R> {
             }),
             _ => None,
         };
+        let squares = match variant {
+            Variant::FusedSquares => Some(Tensor::new(lane, vec![0.0; out.len() / GROUP])?),
+            _ => None,
+        };
         // Between GPUs of one process NCCL reaches into the tensors themselves.
         let out = match variant.uses_nccl() {
             true => Tensor::for_peers(lane, out)?,
@@ -62,15 +69,18 @@ impl<'a, R: Element> Call<'a, R> {
             out,
             message,
             norm,
+            squares,
         })
     }
 
     /// Enqueues one call.
     pub fn enqueue(&mut self, worker: &mut Worker, layer: &RowParallel) -> Result<()> {
         match self.variant {
-            Variant::Fused | Variant::FusedNorm | Variant::FusedHostMemory | Variant::Gemm => {
-                self.forward(worker, layer, Epilogue::Add)
-            }
+            Variant::Fused
+            | Variant::FusedNorm
+            | Variant::FusedSquares
+            | Variant::FusedHostMemory
+            | Variant::Gemm => self.forward(worker, layer, Epilogue::Add),
             Variant::GemmAllReduce => {
                 self.forward(worker, layer, Epilogue::Store)?;
                 self.kit.own_sum(&worker.lane, &mut self.out)
@@ -104,6 +114,9 @@ impl<'a, R: Element> Call<'a, R> {
         if let Some(Norm { weight, out }) = &mut self.norm {
             let out = out.output(lane, Epilogue::Store);
             output = output.rms_norm(RmsNorm::new(weight.input(lane), 1e-5, out));
+        }
+        if let Some(squares) = &mut self.squares {
+            output = output.sums_of_squares(squares.output(lane, Epilogue::Store));
         }
         Ok(layer.forward(rank, lane.stream(), self.x.input(lane), output)?)
     }

@@ -7,7 +7,7 @@ use crate::ranks::Crew;
 use anyhow::Result;
 use std::ops::Range;
 use trellink::weights::Linear;
-use trellink::{ExchangePath, Group, RowParallel, Split};
+use trellink::{Device, ExchangePath, Group, RowParallel, Split, Tuning};
 
 /// Ranks with the layers that they walk through.
 pub struct Bench {
@@ -38,6 +38,8 @@ pub struct Load<'a> {
     pub rows: usize,
     /// The rank of this process, if all have their own.
     pub rank: Option<usize>,
+    /// By which launches are shaped.
+    pub tuning: &'a Tuning,
 }
 
 /// All ranks of a group, or that of this process.
@@ -60,7 +62,7 @@ impl Bench {
 
     /// One group of all ranks.
     fn together(place: &Place, load: Load<'_>, split: &Split, path: ExchangePath) -> Result<Self> {
-        let group = Group::new(place.of_ranks(load.world)).slot_values(load.slot_values());
+        let group = load.group(place.of_ranks(load.world));
         let mut crew = join(load.rank, group.path(path))?;
         let layers = crew.each(|_, worker| {
             let layer = |_| Ok(RowParallel::load(&worker.rank, &load.linear, split)?);
@@ -75,7 +77,7 @@ impl Bench {
     fn alone(place: &Place, load: Load<'_>, split: &Split) -> Result<Self> {
         let shards = split.iter().filter(|range| !range.is_empty());
         let ranges: Vec<_> = shards.take(place.devices.len()).collect();
-        let group = |device| Group::new([device]).slot_values(load.slot_values()).build();
+        let group = |device| load.group(vec![device]).build();
         let devices = place.of_ranks(ranges.len()).into_iter().enumerate();
         let devices = devices.filter(|(rank, _)| load.rank.is_none_or(|own| own == *rank));
         let groups = devices.map(|(_, device)| group(device));
@@ -121,8 +123,10 @@ impl Bench {
 }
 
 impl Load<'_> {
-    fn slot_values(&self) -> usize {
+    fn group(&self, devices: Vec<Device>) -> Group {
         const LARGEST: usize = 64 * 8192;
-        (self.rows * self.linear.n()).min(LARGEST)
+        Group::new(devices)
+            .slot_values((self.rows * self.linear.n()).min(LARGEST))
+            .tuning(self.tuning.clone())
     }
 }

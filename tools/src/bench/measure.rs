@@ -21,14 +21,14 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use trellink::format::{Bits, Codebook, DType};
 use trellink::weights::Linear;
-use trellink::{ExchangePath, Group, Split};
+use trellink::{ExchangePath, Group, Split, Tuning};
 
 /// One set of weights.
 #[derive(Clone, Copy)]
-struct Weights {
-    shape: Shape,
-    bits: Bits,
-    codebook: Codebook,
+pub struct Weights {
+    pub shape: Shape,
+    pub bits: Bits,
+    pub codebook: Codebook,
 }
 
 /// What is to be measured, and where: the same for all ranks.
@@ -41,6 +41,7 @@ pub struct Plan<'a> {
     /// What was asked for and is not measured, with the reason.
     pub left_out: Vec<String>,
     nccl: Option<Arc<Nccl>>,
+    tuning: Tuning,
     commit: String,
 }
 
@@ -109,11 +110,11 @@ impl<T: Timed> Part<T> {
     }
 }
 
-/// Every combination of what was asked for that the format has.
-fn weights(args: &Args, place: &Place) -> Result<Vec<Weights>> {
+/// Every combination of what was asked for that the format has; without shapes, of `presets`.
+pub fn weights(args: &Args, place: &Place, presets: &[Shape]) -> Result<Vec<Weights>> {
     let shapes = match &args.shape[..] {
-        [] if place.is_host() => &Shape::PRESETS[..1],
-        [] => &Shape::PRESETS,
+        [] if place.is_host() => &presets[..1],
+        [] => presets,
         shapes => shapes,
     };
     let mut all = Vec::new();
@@ -137,7 +138,7 @@ impl<'a> Plan<'a> {
     /// Chooses the variants; also says which are left out, and why.
     pub fn new(args: &'a Args) -> Result<Self> {
         let place = place(args)?;
-        let all = weights(args, &place)?;
+        let all = weights(args, &place, &Shape::PRESETS)?;
         let world = world(args, &place);
         let wants_nccl = args.variant.is_empty() || args.variant.iter().any(|v| v.uses_nccl());
         let nccl = match wants_nccl && !place.is_host() && !args.processes {
@@ -165,6 +166,7 @@ impl<'a> Plan<'a> {
             variants: measured,
             left_out,
             place,
+            tuning: tuning(args)?,
             commit: commit(),
         })
     }
@@ -227,6 +229,7 @@ impl Run<'_> {
             layers: self.layers(&linear)?,
             rows,
             rank: self.rank,
+            tuning: &self.plan.tuning,
         };
         for setting in Setting::ALL {
             let mut variants = self
@@ -251,16 +254,8 @@ impl Run<'_> {
     /// Distinct weight tensors.
     fn layers(&self, linear: &Linear<'_>) -> Result<usize> {
         let Plan { args, world, .. } = *self.plan;
-        if let Some(layers) = args.layers {
-            return Ok(layers as usize);
-        }
-        let default = match self.plan.place.is_host() {
-            true => 8_000_000,
-            false => 400_000_000,
-        };
         let shard = linear.rows(Split::even(linear.k(), world)?.range(0))?;
-        let wanted = args.bytes.unwrap_or(default);
-        Ok(wanted.div_ceil(shard.packed_bytes().max(1)).max(1))
+        Ok(walk_length(args, &self.plan.place, shard.packed_bytes()))
     }
 
     fn measure(
@@ -330,6 +325,29 @@ impl Run<'_> {
         };
         error(bench, kits, variant, linear, m)
     }
+}
+
+/// Distinct layers, of so many bytes each, that a rank walks through.
+pub fn walk_length(args: &Args, place: &Place, bytes: usize) -> usize {
+    if let Some(layers) = args.layers {
+        return layers as usize;
+    }
+    let default = match place.is_host() {
+        true => 8_000_000,
+        false => 400_000_000,
+    };
+    let wanted = args.bytes.unwrap_or(default);
+    wanted.div_ceil(bytes.max(1)).max(1)
+}
+
+/// What `--tuning` names.
+fn tuning(args: &Args) -> Result<Tuning> {
+    let Some(path) = &args.tuning else {
+        return Ok(Tuning::default());
+    };
+    let name = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(name)?;
+    Tuning::from_json(&text).with_context(name)
 }
 
 /// Where the ranks run. In the process of one of them the links are not tried.

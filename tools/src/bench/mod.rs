@@ -1,4 +1,4 @@
-//! `trellink bench`: µs per call of row-parallel layers with random weights.
+//! `trellink bench`: µs per call of layers with random weights, by default row-parallel ones.
 //!
 //! `shape` and `variant` say what can be measured, `measure` goes through what was asked for. `load`
 //! brings the weights to the ranks, `call` is what a rank enqueues, with its `kit` where that is more
@@ -8,6 +8,7 @@
 
 mod accuracy;
 mod call;
+mod columns;
 mod kit;
 mod load;
 mod measure;
@@ -18,6 +19,7 @@ mod report;
 mod shape;
 mod sweep;
 mod time;
+pub mod tune;
 mod variant;
 
 use crate::device::Choice;
@@ -33,7 +35,7 @@ use variant::Variant;
 #[derive(clap::Args)]
 pub struct Args {
     /// Whole layers: K×N (multiples of 128), 8b-o, 8b-down, 70b-o or 70b-down; K is split over the
-    /// ranks. Default: all four on CUDA, 8b-o on the host
+    /// ranks. Default: all four on CUDA, 8b-o on the host. With --column-parallel 8b-gate and 70b-gate
     #[arg(long, value_delimiter = ',', value_name = "KxN")]
     shape: Vec<Shape>,
     /// Bits per weight
@@ -65,8 +67,8 @@ pub struct Args {
     /// CUDA, 8000000 on the host
     #[arg(long)]
     bytes: Option<usize>,
-    /// What is measured: fused, fused+norm, fused-host-memory, gemm, gemm+allreduce, allreduce, gemm+nccl,
-    /// nccl, floor. Default: all that apply
+    /// What is measured: fused, fused+norm, fused+squares, fused-host-memory, gemm, gemm+allreduce, allreduce,
+    /// gemm+nccl, nccl, floor. Default: all that apply
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     variant: Vec<Variant>,
     /// Measure all-reduces alone instead, of so many bytes on every rank: 2k,64k,1m
@@ -74,13 +76,20 @@ pub struct Args {
         "shape", "bits", "codebook", "m", "layers", "bytes", "variant", "svg",
     ])]
     all_reduce_bytes: Vec<usize>,
+    /// Measure pairs of column-parallel layers (gate and up) instead, each of the given shapes, N split
+    /// over the ranks: two outputs or SwiGLU, of an input as it is or normalised
+    #[arg(long, conflicts_with_all = ["variant", "svg", "all_reduce_bytes"])]
+    column_parallel: bool,
+    /// Shape the launches of row-parallel layers by a table that `trellink tune` wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all_reduce_bytes", "column_parallel"])]
+    tuning: Option<PathBuf>,
     /// Walks that are timed
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     replays: u32,
     /// Measure nothing: print and plot what `--json` printed earlier
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = [
         "shape", "bits", "codebook", "m", "world", "device", "residual", "layers", "bytes", "replays",
-        "processes", "rank", "all_reduce_bytes",
+        "processes", "rank", "all_reduce_bytes", "column_parallel", "tuning",
     ])]
     from_json: Vec<PathBuf>,
     /// Write a plot: over M, and over bits where there are several
@@ -111,6 +120,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     if !args.all_reduce_bytes.is_empty() {
         return sweep::run(args).map(|()| Outcome::Good);
+    }
+    if args.column_parallel {
+        return columns::run(args).map(|()| Outcome::Good);
     }
     let report = match &args.from_json[..] {
         [] => measure::all(args)?,

@@ -2,6 +2,7 @@
 //!
 //! NCCL is left out: its ranks would need an introduction of their own.
 
+use super::columns::Columns;
 use super::measure::{no_direct, Part, Plan};
 use super::sweep::Sweep;
 use super::Args;
@@ -35,7 +36,11 @@ pub fn lead<T: DeserializeOwned>(
 
 /// Be a rank in a process of its own.
 pub fn be_rank(args: &Args, rank: usize) -> Result<Outcome> {
-    if args.all_reduce_bytes.is_empty() {
+    if args.column_parallel {
+        let columns = Columns::new(args)?;
+        ensure!(rank < columns.world, "there is no rank {rank}");
+        columns.run(Some(rank), &mut |part| steps::result(&part))?;
+    } else if args.all_reduce_bytes.is_empty() {
         let plan = Plan::new(args)?;
         ensure!(rank < plan.world, "there is no rank {rank}");
         plan.run(Some(rank), &mut |part| steps::result(&part))?;

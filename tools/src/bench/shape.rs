@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use trellink::format::GROUP;
 
-/// A whole row-parallel layer.
+/// A whole layer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
     name: Option<&'static str>,
@@ -21,6 +21,12 @@ impl Shape {
         Shape::preset("8b-down", 14336, 4096),
         Shape::preset("70b-o", 8192, 8192),
         Shape::preset("70b-down", 28672, 8192),
+    ];
+
+    /// The gate and up projections of the same, each of them.
+    pub const GATES: [Shape; 2] = [
+        Shape::preset("8b-gate", 4096, 14336),
+        Shape::preset("70b-gate", 8192, 28672),
     ];
 
     const fn preset(name: &'static str, k: usize, n: usize) -> Self {
@@ -44,6 +50,7 @@ impl FromStr for Shape {
     fn from_str(text: &str) -> Result<Self, String> {
         let preset = Shape::PRESETS
             .into_iter()
+            .chain(Shape::GATES)
             .find(|shape| shape.name == Some(text));
         if let Some(preset) = preset {
             return Ok(preset);
@@ -58,7 +65,7 @@ impl FromStr for Shape {
         match numbers.map(|(k, n)| (channels(k), channels(n))) {
             Some((Some(k), Some(n))) => Ok(Shape { name: None, k, n }),
             _ => Err(format!(
-                "expected 8b-o, 8b-down, 70b-o, 70b-down or KxN with multiples of {GROUP} up to {LARGEST}"
+                "expected 8b-o, 8b-down, 8b-gate, 70b-o, 70b-down, 70b-gate or KxN with multiples of {GROUP} up to {LARGEST}"
             )),
         }
     }
@@ -77,7 +84,7 @@ mod tests {
 
     #[test]
     fn shapes_are_presets_or_multiples_of_128() {
-        for preset in Shape::PRESETS {
+        for preset in Shape::PRESETS.into_iter().chain(Shape::GATES) {
             assert_eq!(preset.to_string().parse(), Ok(preset));
         }
         let shape: Shape = "256x128".parse().unwrap();

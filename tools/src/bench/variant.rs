@@ -11,6 +11,8 @@ pub enum Variant {
     Fused,
     /// The same, and the RMSNorm of the residual for the next layer.
     FusedNorm,
+    /// As `Fused`, and the sums of squares by which the next layer can normalise the residual.
+    FusedSquares,
     /// As `Fused`, with the exchange through host memory, as between GPUs without peer access.
     FusedHostMemory,
     /// Each rank's shard as a world of its own, all devices at the same time: no exchange.
@@ -29,9 +31,10 @@ pub enum Variant {
 
 impl Variant {
     /// In the order of the output.
-    pub const ALL: [Variant; 9] = [
+    pub const ALL: [Variant; 10] = [
         Variant::Fused,
         Variant::FusedNorm,
+        Variant::FusedSquares,
         Variant::FusedHostMemory,
         Variant::Gemm,
         Variant::GemmAllReduce,
@@ -46,6 +49,7 @@ impl Variant {
         match self {
             Variant::Fused => "fused",
             Variant::FusedNorm => "fused+norm",
+            Variant::FusedSquares => "fused+squares",
             Variant::FusedHostMemory => "fused-host-memory",
             Variant::Gemm => "gemm",
             Variant::GemmAllReduce => "gemm+allreduce",
@@ -61,6 +65,9 @@ impl Variant {
         match self {
             Variant::Fused => "all ranks, with exchange and residual add in one kernel",
             Variant::FusedNorm => "the same, with the RMSNorm of the residual in that kernel too",
+            Variant::FusedSquares => {
+                "as fused, with the sums of squares of the residual for the next layer's norm"
+            }
             Variant::FusedHostMemory => {
                 "as fused, through pinned host memory instead of the peers'"
             }
@@ -80,7 +87,7 @@ impl Variant {
     /// The group or groups that it runs in.
     pub fn setting(self) -> Setting {
         match self {
-            Variant::Fused | Variant::FusedNorm | Variant::AllReduce => {
+            Variant::Fused | Variant::FusedNorm | Variant::FusedSquares | Variant::AllReduce => {
                 Setting::Together(ExchangePath::Auto)
             }
             Variant::FusedHostMemory => Setting::Together(ExchangePath::HostMemory),
@@ -111,10 +118,12 @@ impl Variant {
     /// Why it cannot be measured, if so.
     pub fn obstacle(self, run: &Circumstances) -> Option<String> {
         match self {
-            Variant::Fused | Variant::FusedNorm | Variant::AllReduce if run.world > 1 => {
+            Variant::Fused | Variant::FusedNorm | Variant::FusedSquares | Variant::AllReduce
+                if run.world > 1 =>
+            {
                 run.no_direct.clone()
             }
-            Variant::Fused | Variant::FusedNorm | Variant::Gemm => None,
+            Variant::Fused | Variant::FusedNorm | Variant::FusedSquares | Variant::Gemm => None,
             Variant::AllReduce => run.is_single(),
             _ if run.on_host => Some("the ranks are on the host".into()),
             Variant::FusedHostMemory => run.is_single(),

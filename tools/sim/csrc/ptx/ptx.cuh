@@ -68,6 +68,8 @@ inline float f16_to_f32(uint32_t bits) { return static_cast<float>(half_value(bi
 
 inline float reciprocal(float x) { return 1.0f / x; }
 
+inline float exp2(float x) { return std::exp2(x); }
+
 inline uint32_t grid_ctas() { return gridDim.x; }
 
 inline uint32_t opaque(uint32_t x) { return x; }

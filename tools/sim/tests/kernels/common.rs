@@ -6,7 +6,7 @@ use std::time::Duration;
 use trellink::format::{Bits, Codebook, DType};
 use trellink::reference::{self, ReferenceLinear};
 use trellink::weights::{Bias, Linear, Scales};
-use trellink::{Arithmetic, Epilogue, Split};
+use trellink::{Arithmetic, Choices, Epilogue, Split};
 use trellink_sim::{Buffer, Call, Channel, SimGroup, SimLinear, SimOutput};
 
 /// The bytes of a random linear.
@@ -94,6 +94,7 @@ pub(crate) fn group(world: usize) -> SimGroup {
         sms: 3,
         max_shared_bytes: 100 << 10,
         cluster_pairs: 0,
+        choices: Choices::default(),
     }
 }
 

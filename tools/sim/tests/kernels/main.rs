@@ -1,6 +1,7 @@
 //! The kernels, run on the CPU, against the reference.
 
 mod all_reduce;
+mod columns;
 mod common;
 mod exchange;
 mod faults;

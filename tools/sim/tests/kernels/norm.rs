@@ -8,7 +8,9 @@ use trellink::format::{Codebook, DType};
 use trellink::reference;
 use trellink::weights::Linear;
 use trellink::{Arithmetic, Epilogue, Split};
-use trellink_sim::{Buffer, Call, Channel, SimGroup, SimLinear, SimNorm, SimOutput, SimRank};
+use trellink_sim::{
+    Buffer, Call, Channel, Epilogues, SimGroup, SimLinear, SimNorm, SimOutput, SimRank,
+};
 
 /// About the mean of squares of these residuals, so that it counts.
 const EPSILON: f32 = 30.0;
@@ -95,7 +97,11 @@ impl<'a> Normalised<'a> {
             dtype: self.out,
         };
         if norm {
-            sim.run_normalised(Channel::Group, &call, &out);
+            let epilogues = Epilogues {
+                norm: Some(&out),
+                ..Default::default()
+            };
+            sim.run_with(Channel::Group, &call, epilogues);
         } else {
             sim.run(Channel::Group, &call);
         }

@@ -5,7 +5,7 @@ use half::bf16;
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use trellink::format::{Codebook, DType};
 use trellink::reference::ReferenceLinear;
-use trellink::{Arithmetic, Split};
+use trellink::{Arithmetic, Choices, Split};
 use trellink_sim::SimGroup;
 
 /// So many K channels that CTAs share them where there are clusters.
@@ -152,5 +152,37 @@ fn inputs_of_bf16_are_transformed_by_a_launch_as_by_a_cta() {
     // One row takes two rounds, which the CTAs do for themselves.
     for row in [0, 8, 18] {
         assert_eq!(run(row..row + 1)[..], together[row * 128..(row + 1) * 128]);
+    }
+}
+
+#[test]
+fn choices_other_than_the_models_are_right_and_a_transform_ahead_shows_in_no_bit() {
+    let mut rng = StdRng::seed_from_u64(66);
+    // Few groups and rows, for which the model neither shares K of eight tokens nor transforms ahead.
+    for (codebook, rows) in [
+        (Codebook::Mul1, 7),
+        (Codebook::Mcg, 13),
+        (Codebook::Mul1, 35),
+    ] {
+        let linears = [0; 2].map(|_| Random::new(&mut rng, 384, 256, codebook, rate(6)));
+        let linears = linears.each_ref().map(Random::linear);
+        let x = random_input(&mut rng, rows * 384);
+        let run = |k_splits, transform| {
+            let config = SimGroup {
+                choices: Choices {
+                    k_splits: Some(k_splits),
+                    transform: Some(transform),
+                },
+                ..clusters(4, 1)
+            };
+            let input = (&x[..], DType::F16);
+            let got = column_parallel(Arithmetic::Fastest, &config, &linears, input, rows);
+            let what = format!("{rows} rows, {k_splits} k_splits, transform {transform}");
+            assert_right(&what, &linears, &x, &got);
+            got
+        };
+        for k_splits in [1, 2] {
+            assert!(run(k_splits, true) == run(k_splits, false), "{rows} rows");
+        }
     }
 }

@@ -115,6 +115,7 @@ fn style(variant: &str) -> ShapeStyle {
     let color = match variant.parse() {
         Ok(Variant::Fused) => RGBColor(214, 39, 40),
         Ok(Variant::FusedNorm) => RGBColor(148, 103, 189),
+        Ok(Variant::FusedSquares) => RGBColor(197, 160, 220),
         Ok(Variant::FusedHostMemory) => RGBColor(23, 190, 207),
         Ok(Variant::Gemm) => RGBColor(255, 152, 62),
         Ok(Variant::GemmAllReduce) => RGBColor(44, 160, 44),
