@@ -243,7 +243,9 @@ class LinearCta {
   // Adds up the sums of a piece, over the slices of K of this CTA and over the CTAs of the cluster, and
   // sends them. Each CTA of the cluster does a part.
   __device__ __forceinline__ void reduce_and_push(const Exchange& exchange, const Piece<Arithmetic>& piece) const {
-    constexpr uint32_t kFours = kTile / 4;
+    // Two values a thread: then a warp's stores are contiguous, and every write over a link is whole. With four, in two
+    // stores, the exchange of many rows takes twice as long.
+    constexpr uint32_t kPairs = kTile / 2;
     const Shared shared(params_, piece.tokens);
     const uint32_t count = piece.strips_per_warp(params_);
     const Share share(piece.strips, count);
@@ -251,37 +253,33 @@ class LinearCta {
     const uint32_t first_column = (piece.strip - params_.first_strip) * kTile;
     const uint32_t splits = params_.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
 #pragma unroll 1
-    for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kFours;
+    for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kPairs;
          i += splits * blockDim.x) {
-      const uint32_t channel = i % kFours * 4, strip = i / kFours % piece.strips, token = i / kFours / piece.strips;
+      const uint32_t channel = i % kPairs * 2, strip = i / kPairs % piece.strips, token = i / kPairs / piece.strips;
       const float* first = shared.sum(strip / count, strip % count, token, channel);
       const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
-      float4 sum = make_float4(0, 0, 0, 0);
+      float2 sum = make_float2(0, 0);
 #pragma unroll 1
       for (uint32_t from = 0; from < splits; ++from) {
         add_slices(splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
       }
-      const uint64_t value = (piece.first_token + token) * columns + first_column + strip * kTile + channel;
-      exchange.push(value, sum.x, sum.y);
-      exchange.push(value + 2, sum.z, sum.w);
+      exchange.push((piece.first_token + token) * columns + first_column + strip * kTile + channel, sum.x, sum.y);
     }
   }
 
-  // Adds four neighbouring sums of every slice to `sum`, in order; the loads of several overlap.
-  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float4& sum) {
+  // Adds a pair of sums of every slice to `sum`, in order; the loads of several overlap.
+  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float2& sum) {
     constexpr uint32_t kBatch = 4;
 #pragma unroll 1
     for (uint32_t slice = 0; slice < slices; slice += kBatch) {
-      float4 v[kBatch];
+      float2 v[kBatch];
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        v[b] = slice + b < slices ? *reinterpret_cast<const float4*>(first + (slice + b) * stride) : make_float4(0, 0, 0, 0);
+        v[b] = slice + b < slices ? *reinterpret_cast<const float2*>(first + (slice + b) * stride) : make_float2(0, 0);
       }
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        if (slice + b >= slices) continue;
-        sum = make_float4(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y), __fadd_rn(sum.z, v[b].z),
-                          __fadd_rn(sum.w, v[b].w));
+        if (slice + b < slices) sum = make_float2(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y));
       }
     }
   }
