@@ -229,7 +229,7 @@ class LinearCta {
                                          frame.cut.groups(), acc};
       const TrellinkSegment& segment = params_.segment[frame.piece.segment];
       Arithmetic::Codebooks::run(segment.codebook, segment.half_bits, gemm);
-    } while (Arithmetic::kChunks && next_chunk(frame, first));
+    } while (Arithmetic::kChunks && !from_ring && next_chunk(frame, first));
     // What the warp has read, sums may replace.
     __syncwarp();
     if (Share(frame.piece.strips, kCount).works()) {
