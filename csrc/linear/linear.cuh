@@ -181,7 +181,7 @@ class LinearCta {
     const Piece<Arithmetic>& piece = frame.piece;
     const Shared shared(params_, piece.tokens);
     const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
-#if __CUDA_ARCH__ < 900
+#if !TRELLINK_RINGS
     if constexpr (Arithmetic::kHeldTokens > 0) {
       if (params_.operands) {
         const Operands<Arithmetic> operands(params_, piece.segment, piece.first_token / Arithmetic::kTokens);
@@ -292,9 +292,24 @@ class LinearCta {
 // The body of a kernel. params must be the kernel's __grid_constant__ parameter.
 template <class Arithmetic, Epilogues kEpilogues>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
-  __shared__ WeightStreams streams;
-  __shared__ RingPlaces places;
-  LinearCta<Arithmetic, kEpilogues>(params, streams, places).run();
+  if constexpr (kExists<Arithmetic>) {
+    __shared__ WeightStreams streams;
+    __shared__ RingPlaces places;
+    LinearCta<Arithmetic, kEpilogues>(params, streams, places).run();
+  } else {
+    ptx::trap();
+  }
 }
 
 }  // namespace trellink
+
+// The kernels of an arithmetic: one for each of the Epilogues.
+#define TRELLINK_LINEAR_KERNELS(name, arithmetic)                  \
+  TRELLINK_LINEAR_KERNEL(name, arithmetic, kPlain)                 \
+  TRELLINK_LINEAR_KERNEL(name##_row, arithmetic, kRow)             \
+  TRELLINK_LINEAR_KERNEL(name##_column, arithmetic, kColumn)
+#define TRELLINK_LINEAR_KERNEL(name, arithmetic, epilogues)                                          \
+  extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)                           \
+      trellink_linear_##name(const __grid_constant__ TrellinkLinear params) {                        \
+    trellink::linear<trellink::arithmetic, trellink::Epilogues::epilogues>(params);                  \
+  }

@@ -2,7 +2,7 @@
 // span, around places in shared memory that these warps share.
 //
 // The copy engine fills a place again as soon as the last warp of the slice has done with it, so no warp waits
-// for those of other slices, and none spends its time copying. From Hopper on.
+// for those of other slices, and none spends its time copying.
 #pragma once
 
 #include "linear/cut.cuh"
@@ -30,7 +30,7 @@ class OperandRing {
  public:
   // Whether a launch's inputs come this way.
   static __device__ __forceinline__ bool serves(const TrellinkLinear& params) {
-#if __CUDA_ARCH__ >= 900
+#if TRELLINK_RINGS
     return Arithmetic::kHeldTokens > 0 && params.operands != 0;
 #else
     return false;
@@ -39,7 +39,7 @@ class OperandRing {
 
   // Makes the barriers, anew if they are there. By warp 0, while no copy is on its way; the caller synchronises.
   static __device__ __forceinline__ void init(RingPlaces& places, bool anew) {
-#if __CUDA_ARCH__ >= 900
+#if TRELLINK_RINGS
     if (threadIdx.x >= RingPlaces::kMost) return;
     if (anew) ptx::mbarrier_invalidate(places.full + threadIdx.x);
     ptx::mbarrier_init(places.full + threadIdx.x);
@@ -64,7 +64,7 @@ class OperandRing {
   __device__ __forceinline__ uint32_t await(uint32_t warp) const {
     const RingPlaces::At at = places_.at[warp];
     const uint32_t place = at.first + at.place;
-#if __CUDA_ARCH__ >= 900
+#if TRELLINK_RINGS
     while (!ptx::mbarrier_try_wait(places_.full + place, at.parity)) {
     }
 #endif
@@ -92,7 +92,7 @@ class OperandRing {
  private:
   // Starts the copy of a span, if there is one, to place `place` of the CTA's.
   __device__ __forceinline__ void fill(uint32_t place, uint32_t span) const {
-#if __CUDA_ARCH__ >= 900
+#if TRELLINK_RINGS
     const uint32_t groups = cut_.groups(), log2 = params_.span_log2;
     if (span >= spans_of(groups, log2)) return;
     const Operands<Arithmetic> from(params_, piece_.segment, piece_.first_token / Arithmetic::kTokens);

@@ -10,6 +10,14 @@
 
 #include "linear/shared_layout.cuh"
 
+// Whether operands come through rings (operand_ring.cuh): from Hopper on, but for sm_120, where kernels with both ways of
+// input would not have registers enough.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
+#define TRELLINK_RINGS 1
+#else
+#define TRELLINK_RINGS 0
+#endif
+
 namespace trellink {
 
 template <class Arithmetic>
@@ -35,7 +43,7 @@ struct Operands {
   }
 };
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ < 900
+#if !TRELLINK_RINGS
 
 // Copies groups [first, first + groups) to the first places of the shared input. By all threads of the CTA; each
 // waits for what it has copied.

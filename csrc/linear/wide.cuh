@@ -134,4 +134,11 @@ struct Wide : FloatSums<kBlocks, true> {
   }
 };
 
+// Whether an architecture has an arithmetic; the host does not launch the kernels of one that it has not. For 64
+// tokens, MMAs of a warp leave too few registers.
+template <class Arithmetic>
+constexpr bool kExists = true;
+template <>
+constexpr bool kExists<Wide<8>> = TRELLINK_WGMMA;
+
 }  // namespace trellink

@@ -179,7 +179,7 @@ mod tests {
         let sum = |ones: [usize; 2]| {
             let value = |column: usize| match column {
                 0 => 4096.0,
-                _ if ones.contains(&(column / GROUP)) && column % GROUP == 0 => 1.0,
+                _ if ones.contains(&(column / GROUP)) && column.is_multiple_of(GROUP) => 1.0,
                 _ => 0.0,
             };
             sum_of_groups((0..34).map(|g| group_squares(|i| value(g * GROUP + i))))

@@ -119,10 +119,18 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let start = Instant::now();
     let bar = output::progress(length.as_secs() as usize);
+    let mut minutes = 0;
     let found = supervisor.run(start + length, |found| {
         bar.set_position(start.elapsed().as_secs());
         let (groups, calls) = (found.counts.groups, found.counts.calls());
         bar.set_message(format!("s, {groups} groups, {calls} calls"));
+        // So that a run that is stopped from outside has told of something.
+        if !args.json && start.elapsed().as_secs() / 60 > minutes {
+            minutes += 1;
+            let so_far = format!("after {minutes} min: {groups} groups, {calls} calls");
+            // Whoever reads no more does not end the run.
+            let _ = output::print(&so_far);
+        }
     });
     bar.finish_and_clear();
     report.add(found, start.elapsed());
