@@ -367,6 +367,13 @@ fn span_log2(
 mod tests {
     use super::*;
 
+    const HOPPER: Machine = Machine {
+        sms: 132,
+        max_shared_bytes: 227 << 10,
+        cluster_pairs: 66,
+        most_tokens: 64,
+    };
+
     fn shape(kernel: LinearKernel, work: [usize; 4], sms: usize, shared: usize) -> LaunchShape {
         clustered(kernel, work, sms, shared, 0)
     }
@@ -548,13 +555,7 @@ mod tests {
             half_bits: &[8, 8],
             choices: Choices::default(),
         };
-        let machine = Machine {
-            sms: 132,
-            max_shared_bytes: 227 << 10,
-            cluster_pairs: 66,
-            most_tokens: 64,
-        };
-        let shape = LaunchShape::new(LinearKernel::Wide64, Arithmetic::Fastest, &work, machine);
+        let shape = LaunchShape::new(LinearKernel::Wide64, Arithmetic::Fastest, &work, HOPPER);
         let group = 64 * 260;
         assert_eq!((shape.span_log2, shape.places), (0, 2));
         assert_eq!(shape.shared_bytes, shape.warp_bytes * 16 + 4 * 2 * group);
@@ -572,13 +573,7 @@ mod tests {
                         half_bits: &[half_bits],
                         choices: Choices::default(),
                     };
-                    let machine = Machine {
-                        sms: 132,
-                        max_shared_bytes: 227 << 10,
-                        cluster_pairs: 66,
-                        most_tokens: 64,
-                    };
-                    LaunchShape::new(kernel, Arithmetic::Uniform, &work, machine).span_log2
+                    LaunchShape::new(kernel, Arithmetic::Uniform, &work, HOPPER).span_log2
                 };
                 let all = [
                     LinearKernel::Wide16,

@@ -3,8 +3,9 @@
 //! What SwiGLU and a normalised input cost there is the difference between the forms. Ranks exchange nothing.
 
 use super::load::join;
-use super::measure::{commit, place, walk_length, weights, world, Part, Timed, Weights};
-use super::processes;
+use super::measure::{
+    collect, commit, heading, place, walk_length, weights, world, Part, Timed, Weights,
+};
 use super::record::Ranks;
 use super::shape::Shape;
 use super::time::{self, Repeat, Times};
@@ -338,27 +339,19 @@ impl<R: Element> Repeat for Walk<'_, R> {
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<()> {
     let columns = Columns::new(args)?;
-    let bar = output::progress(columns.measurements());
-    let mut rows = Vec::new();
-    let mut add = |parts: Vec<Part<Row>>| {
-        rows.push(Part::together(parts)?);
-        bar.inc(1);
-        Ok(())
-    };
-    match args.processes {
-        true => processes::lead(args, &columns.place, columns.world, &mut add)?,
-        false => columns.run(None, &mut |part| add(vec![part]))?,
-    }
-    bar.finish_and_clear();
+    let (place, count) = (&columns.place, columns.measurements());
+    let rows = collect(
+        args,
+        place,
+        columns.world,
+        count,
+        |_: &Row| String::new(),
+        |add| columns.run(None, add),
+    )?;
     if args.json {
         return output::print_json(&rows);
     }
-    let ranks = Ranks::of(args).describe(columns.world);
-    let (device, why) = (columns.place.describe(columns.world), &columns.place.why);
-    let mut lines = vec![format!(
-        "{ranks} on {device}, because {why}; commit {}",
-        commit()
-    )];
+    let mut lines = vec![heading(args, place, columns.world)];
     lines.push(format!(
         "us per call of two column-parallel linears of this shape, {} outputs",
         args.residual

@@ -17,7 +17,7 @@ use crate::processes::steps;
 use crate::random::RandomLinear;
 use anyhow::{bail, Context as _, Result};
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize};
+use serde::{de::DeserializeOwned, Deserialize, Serialize};
 use std::sync::Arc;
 use trellink::format::{Bits, Codebook, DType};
 use trellink::weights::Linear;
@@ -78,25 +78,49 @@ struct Run<'a> {
 /// Measures everything.
 pub fn all(args: &Args) -> Result<Report> {
     let plan = Plan::new(args)?;
-    let mut records = Vec::new();
-    let bar = output::progress(plan.measurements());
-    let mut add = |parts: Vec<Part<Record>>| {
-        let record = Part::together(parts)?;
-        bar.set_message(format!("{} {} bits", record.shape, record.bits));
-        bar.inc(1);
-        records.push(record);
-        Ok(())
-    };
-    match args.processes {
-        true => processes::lead(args, &plan.place, plan.world, &mut add)?,
-        false => plan.run(None, &mut |part| add(vec![part]))?,
-    }
-    bar.finish_and_clear();
+    let name = |record: &Record| format!("{} {} bits", record.shape, record.bits);
+    let (place, count) = (&plan.place, plan.measurements());
+    let records = collect(args, place, plan.world, count, name, |add| {
+        plan.run(None, add)
+    })?;
     Ok(Report {
         records,
         why: Some(plan.place.why),
         left_out: plan.left_out,
     })
+}
+
+/// All `count` measurements of a plan, made by processes or else by `run`, with a progress bar that says their names.
+pub fn collect<T: Timed + DeserializeOwned>(
+    args: &Args,
+    place: &Place,
+    world: usize,
+    count: usize,
+    name: impl Fn(&T) -> String,
+    run: impl FnOnce(&mut dyn FnMut(Part<T>) -> Result<()>) -> Result<()>,
+) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    let bar = output::progress(count);
+    let mut add = |parts: Vec<Part<T>>| {
+        let record = Part::together(parts)?;
+        bar.set_message(name(&record));
+        bar.inc(1);
+        all.push(record);
+        Ok(())
+    };
+    match args.processes {
+        true => processes::lead(args, place, world, &mut add)?,
+        false => run(&mut |part| add(vec![part]))?,
+    }
+    bar.finish_and_clear();
+    Ok(all)
+}
+
+/// Who has measured where, with which build.
+pub fn heading(args: &Args, place: &Place, world: usize) -> String {
+    let ranks = Ranks::of(args).describe(world);
+    let (device, why) = (place.describe(world), &place.why);
+    format!("{ranks} on {device}, because {why}; commit {}", commit())
 }
 
 impl<T: Timed> Part<T> {

@@ -6,10 +6,10 @@
 
 use super::kit::Kit;
 use super::load::join;
-use super::measure::{commit, place, world, Part, Timed};
+use super::measure::{collect, commit, heading, place, world, Part, Timed};
 use super::record::Ranks;
 use super::time::{self, Repeat, Times};
-use super::{processes, Args};
+use super::Args;
 use crate::device::Place;
 use crate::nccl::Nccl;
 use crate::output;
@@ -223,18 +223,15 @@ impl<R: Element> Repeat for Calls<'_, R> {
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<()> {
     let sweep = Sweep::new(args)?;
-    let bar = output::progress(sweep.sums.len() * args.all_reduce_bytes.len());
-    let mut rows = Vec::new();
-    let mut add = |parts: Vec<Part<Row>>| {
-        rows.push(Part::together(parts)?);
-        bar.inc(1);
-        Ok(())
-    };
-    match args.processes {
-        true => processes::lead(args, &sweep.place, sweep.world, &mut add)?,
-        false => sweep.run(None, &mut |part| add(vec![part]))?,
-    }
-    bar.finish_and_clear();
+    let (place, count) = (&sweep.place, sweep.sums.len() * args.all_reduce_bytes.len());
+    let rows = collect(
+        args,
+        place,
+        sweep.world,
+        count,
+        |_: &Row| String::new(),
+        |add| sweep.run(None, add),
+    )?;
     let left_out = sweep
         .left_out
         .iter()
@@ -244,12 +241,7 @@ pub fn run(args: &Args) -> Result<()> {
         left_out.iter().for_each(|line| eprintln!("{line}"));
         return output::print_json(&rows);
     }
-    let ranks = Ranks::of(args).describe(sweep.world);
-    let (device, why) = (sweep.place.describe(sweep.world), &sweep.place.why);
-    let mut lines = vec![format!(
-        "{ranks} on {device}, because {why}; commit {}",
-        commit()
-    )];
+    let mut lines = vec![heading(args, place, sweep.world)];
     lines.push(format!(
         "us per all-reduce of {} on every rank",
         args.residual
