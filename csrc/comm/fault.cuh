@@ -32,7 +32,12 @@ enum Fault : uint32_t {
   kUnboundedWait = 64,
 };
 
-constexpr uint64_t kDelayNs = 100000;
+// Longer in the simulator, where a peer takes milliseconds to get a call ahead.
+#ifndef TRELLINK_FAULT_DELAY_NS
+#define TRELLINK_FAULT_DELAY_NS 100000
+#endif
+
+constexpr uint64_t kDelayNs = TRELLINK_FAULT_DELAY_NS;
 constexpr uint32_t kCallsPerDrop = 16;
 
 __device__ __forceinline__ bool has(Fault fault) { return ((TRELLINK_FAULTS) & fault) != 0; }
