@@ -7,7 +7,7 @@
 //    resident while any of them waits. A kernel that sends again after a wait says why it cannot wait
 //    in a circle (reduce/two_shot.cuh).
 //  - enter() first and leave() last, by every thread of every CTA, exactly once; every CTA pushes
-//    something that every other rank collects.
+//    something that every other rank collects, or one of its cluster does when all of that have scrubbed.
 //
 // Why two halves are enough. A peer writes this half again in call e+2. It starts e+2 only after it
 // has finished e+1, for which it needed our packets of e+1, and those we send only after every CTA
@@ -85,10 +85,13 @@ class Exchange {
     if (state_.failed != TRELLINK_STATE_OK) {
       return false;
     }
-    if (epoch_scrubs(state_.epoch, state_.scrub_mask)) scrub();
     hold_up();
+    if (scrubs()) scrub();
     return true;
   }
+
+  // Whether enter() rewrites old tags in this call.
+  __device__ bool scrubs() const { return epoch_scrubs(state_.epoch, state_.scrub_mask); }
 
   // Sends values `value` and `value + 1` of this rank to every rank. `value` is even.
   __device__ void push(uint64_t value, float x, float y) const {
@@ -238,9 +241,10 @@ class Exchange {
             part[r][i] = __uint_as_float(packet_data(packet[i]));
             if (tag != tag_ && !fault::has(fault::kAnyTag)) {
               missing += 1;
-              suspect = first + r;
-              if (!fault::has(fault::kEqual) && !tag_is_stale(tag_, tag)) {
-                wrong = true;
+              // The first wrong packet counts: others, of other ranks, may merely be late.
+              if (!wrong) {
+                suspect = first + r;
+                wrong = !fault::has(fault::kEqual) && !tag_is_stale(tag_, tag);
                 wrong_tag = tag;
               }
             }
@@ -261,7 +265,7 @@ class Exchange {
   // What a poll has not found.
   struct Missing {
     uint32_t count = 0;
-    uint32_t rank = 0;   // of one that misses
+    uint32_t rank = 0;   // of one that misses; if one is wrong, of the first such
     bool wrong = false;  // one of another operation, or of a later call
     uint32_t wrong_tag = 0;
   };
@@ -291,11 +295,10 @@ class Exchange {
   __device__ void note(uint32_t rank, uint32_t tag, Missing& missing) const {
     if (tag == tag_ || fault::has(fault::kAnyTag)) return;
     missing.count += 1;
+    if (missing.wrong) return;
     missing.rank = rank;
-    if (!fault::has(fault::kEqual) && !tag_is_stale(tag_, tag)) {
-      missing.wrong = true;
-      missing.wrong_tag = tag;
-    }
+    missing.wrong = !fault::has(fault::kEqual) && !tag_is_stale(tag_, tag);
+    missing.wrong_tag = tag;
   }
 
   // The slow part of a wait: looks at the clock, the abort word and the deadline.

@@ -15,11 +15,12 @@
 namespace trellink::fault {
 
 enum Fault : uint32_t {
-  // One CTA of a launch takes its time before it sends and before each wait, in every call another one. No fault
-  // of the exchange, which must give the same sums.
-  kDelayedCta = 1,
-  // The same of all CTAs of one rank.
+  // All CTAs of one rank take their time before they begin and before each wait: for kCallsPerTurn calls, then those
+  // of the next rank. So a peer that is not held up gets a call ahead. No fault of the exchange, which must give the
+  // same sums.
   kDelayedRank = 2,
+  // The same of one CTA of that rank, in every call another one.
+  kDelayedCta = 1,
   // Packets 0 and 1 of rank 1 never get to rank 0, in one call of kCallsPerDrop.
   kDroppedPacket = 4,
   // All calls use the same half of an arena.
@@ -39,13 +40,14 @@ enum Fault : uint32_t {
 
 constexpr uint64_t kDelayNs = TRELLINK_FAULT_DELAY_NS;
 constexpr uint32_t kCallsPerDrop = 16;
+constexpr uint32_t kCallsPerTurn = 4;
 
 __device__ __forceinline__ bool has(Fault fault) { return ((TRELLINK_FAULTS) & fault) != 0; }
 
 // Takes its time, if this CTA's or this rank's turn has come.
 __device__ __forceinline__ void hold_up(uint32_t epoch, uint32_t rank, uint32_t world) {
-  const bool cta = has(kDelayedCta) && blockIdx.x == epoch % ptx::grid_ctas();
-  if (!cta && !(has(kDelayedRank) && rank == epoch % world)) return;
+  if (rank != epoch / kCallsPerTurn % world) return;
+  if (!has(kDelayedRank) && !(has(kDelayedCta) && blockIdx.x == epoch % ptx::grid_ctas())) return;
   for (const uint64_t start_ns = ptx::globaltimer_ns(); ptx::globaltimer_ns() - start_ns < kDelayNs;) {
   }
 }

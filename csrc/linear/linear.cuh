@@ -92,7 +92,11 @@ class LinearCta {
       }
       if (!frame.piece.paired(params_)) multiply<1>(frame);
       const Exchange exchange(params_.exchange, common_state(frame));
-      if (frame.piece.is_first(frame.cut) && !exchange.enter()) break;
+      if (frame.piece.is_first(frame.cut)) {
+        if (!exchange.enter()) break;
+        // Packets of one CTA may be all that a cluster sends; they are to say that none of it still rewrites tags.
+        if (exchange.scrubs()) synchronize();
+      }
       reduce_and_push(exchange, frame.piece);
       if (!next_piece(frame)) {
         if constexpr (Arithmetic::kSpans) ptx::launch_dependents();
@@ -241,7 +245,7 @@ class LinearCta {
   }
 
   // Adds up the sums of a piece, over the slices of K of this CTA and over the CTAs of the cluster, and
-  // sends them. Each CTA of the cluster does a part.
+  // sends them. Each CTA of the cluster does a part, but for few of them the first does all.
   __device__ __forceinline__ void reduce_and_push(const Exchange& exchange, const Piece<Arithmetic>& piece) const {
     // Two values a thread: then a warp's stores are contiguous, and every write over a link is whole. With four, in two
     // stores, the exchange of many rows takes twice as long.

@@ -3,6 +3,7 @@
 //! What must stay true: form, launches and chunks follow from what all ranks know alike (length, dtypes,
 //! epilogue, world, slot), never from a rank's device; the grid alone is the rank's own business.
 
+use super::MAX_CTAS;
 use crate::format::DType;
 use crate::{Epilogue, ReduceForm};
 use std::ops::Range;
@@ -91,7 +92,7 @@ impl ReducePlan {
 
     /// The shape of a launch of so many octets, on a share of `sms` SMs.
     pub fn shape(&self, octets: usize, sms: usize) -> ReduceShape {
-        let sms = sms.max(1);
+        let sms = sms.clamp(1, MAX_CTAS);
         if self.two_shot {
             let part = octets.div_ceil(self.world);
             let chunks = chunks(part);
@@ -101,10 +102,12 @@ impl ReducePlan {
                 chunks: chunks as u32,
             };
         }
-        let grid = octets.div_ceil(MIN_THREADS).clamp(1, sms);
+        let threads = threads(octets.div_ceil(octets.div_ceil(MIN_THREADS).clamp(1, sms)));
+        // Whole warps may leave some CTAs without an octet, and no CTA may have nothing to send (see exchange.cuh).
+        let grid = octets.div_ceil(threads as usize).clamp(1, sms);
         ReduceShape {
             grid: grid as u32,
-            threads: threads(octets.div_ceil(grid)),
+            threads,
             chunks: 0,
         }
     }
@@ -189,7 +192,7 @@ mod tests {
         #[test]
         fn launches_cover_the_tensor_and_fit_the_slot(
             (plan, slot, (input, output), epilogue) in plans(),
-            sms in 1usize..200,
+            sms in 1usize..300,
         ) {
             let mut next = 0;
             for octets in plan.launches() {
@@ -198,7 +201,9 @@ mod tests {
                 next = octets.end;
                 let count = octets.len() as u32;
                 let shape = plan.shape(octets.len(), sms);
-                prop_assert!(shape.grid >= 1 && shape.grid as usize <= sms);
+                prop_assert!(shape.grid >= 1 && shape.grid as usize <= sms.min(MAX_CTAS));
+                let before_the_last = (shape.grid as usize - 1) * shape.threads as usize;
+                prop_assert!(plan.two_shot || before_the_last < octets.len(), "an idle CTA");
                 prop_assert!(shape.threads % 32 == 0);
                 prop_assert!((MIN_THREADS..=MAX_THREADS).contains(&(shape.threads as usize)));
                 let input_pieces = pieces(input.size()) as u32;

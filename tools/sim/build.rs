@@ -12,8 +12,8 @@ fn main() {
         .define("__CUDA_ARCH__", arch.as_str())
         // Each launch has those that the calling thread has chosen.
         .define("TRELLINK_FAULTS", "::sim::faults()")
-        // 30 ms: in that time a peer ends its call and begins the next one, also on a busy machine.
-        .define("TRELLINK_FAULT_DELAY_NS", "30000000")
+        // 0.1 s: in that time a peer ends its call and begins the next one, also on a busy machine.
+        .define("TRELLINK_FAULT_DELAY_NS", "100000000")
         .cpp(true)
         .std("c++17")
         // First, so that its ptx/ptx.cuh stands in for the inline assembly of csrc.

@@ -7,7 +7,7 @@ use rand::{rngs::StdRng, SeedableRng};
 use std::time::Duration;
 use trellink::format::{Codebook, DType};
 use trellink::reference::ReferenceLinear;
-use trellink::{Arithmetic, Epilogue, ReduceForm, Split};
+use trellink::{Arithmetic, Choices, Epilogue, ReduceForm, Split};
 use trellink_sim::Fault::{self, *};
 use trellink_sim::{Buffer, Call, Channel, Reduction, SimGroup, SimLinear, SimOutput, SimRank};
 
@@ -53,7 +53,7 @@ fn run(world: usize, faults: &[Fault], calls: usize) -> Vec<Seen> {
         let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
         let mut wrong = 0;
         for (x, want) in inputs.iter().zip(&wants) {
-            let y = row_parallel_call(&mut sim, &layer, &columns_of(x, K, split.range(rank)));
+            let y = row_parallel_call(&mut sim, &layer, &columns_of(x, K, split.range(rank)), 1, N);
             if sim.report().0 != OK {
                 break;
             }
@@ -78,9 +78,15 @@ fn on_all<T: Send>(ranks: Vec<SimRank>, run: impl Fn((usize, SimRank)) -> T + Sy
     })
 }
 
-fn row_parallel_call(sim: &mut SimRank, layer: &SimLinear, x: &[f16]) -> Vec<f32> {
+fn row_parallel_call(
+    sim: &mut SimRank,
+    layer: &SimLinear,
+    x: &[f16],
+    rows: usize,
+    n: usize,
+) -> Vec<f32> {
     let output = SimOutput {
-        data: Buffer::new(&[f32::NAN; N]),
+        data: Buffer::new(&vec![f32::NAN; rows * n]),
         dtype: DType::F32,
         epilogue: Epilogue::Store,
     };
@@ -88,7 +94,7 @@ fn row_parallel_call(sim: &mut SimRank, layer: &SimLinear, x: &[f16]) -> Vec<f32
         layers: &[layer],
         input: &Buffer::new(x),
         dtype: DType::F16,
-        rows: 1,
+        rows,
         arithmetic: Arithmetic::Fastest,
         outputs: &[&output],
     };
@@ -114,6 +120,110 @@ fn delayed_ctas_and_ranks_change_no_sum() {
             }
         }
     }
+}
+
+/// A CTA that nobody waits for would rewrite tags when peers are a call ahead, and with them their packets.
+#[test]
+fn ctas_that_scrub_late_cost_no_packet_of_an_all_reduce() {
+    let config = SimGroup {
+        sms: 6,
+        scrub_period: 4,
+        timeout: Duration::from_secs(3),
+        ..group(2)
+    };
+    // In five CTAs of 160 threads; a sixth would have none.
+    let len = 774 * 8;
+    let states = on_all(config.build(), |(_, mut sim)| {
+        sim.set_faults(&[DelayedCta]);
+        for _ in 0..CALLS {
+            let output = SimOutput {
+                data: Buffer::new(&vec![0f32; len]),
+                dtype: DType::F32,
+                epilogue: Epilogue::Store,
+            };
+            sim.all_reduce(&Reduction {
+                input: &Buffer::new(&vec![1f32; len]),
+                dtype: DType::F32,
+                len,
+                form: ReduceForm::OneShot,
+                output: &output,
+            });
+        }
+        sim.report().0
+    });
+    assert_eq!(states, [OK; 2]);
+}
+
+/// As above, where one CTA of a cluster sends everything.
+#[test]
+fn ctas_of_clusters_that_scrub_late_cost_no_packet() {
+    // Two clusters; what the second CTA of the first rewrites holds packets of a call.
+    const ROWS: usize = 7;
+    const N: usize = 256;
+    let config = SimGroup {
+        sms: 4,
+        cluster_pairs: 2,
+        scrub_period: 4,
+        timeout: Duration::from_secs(3),
+        choices: Choices {
+            k_splits: Some(2),
+            ..Choices::default()
+        },
+        ..group(2)
+    };
+    let mut rng = StdRng::seed_from_u64(51);
+    let random = Random::new(&mut rng, K, N, Codebook::Mul1, rate(4));
+    let linear = random.linear();
+    let split = Split::even(K, 2).unwrap();
+    let x = random_input(&mut rng, ROWS * K);
+    let want = ReferenceLinear::new(&linear).forward(&wide(&x), ROWS);
+    let seen = on_all(config.build(), |(rank, mut sim)| {
+        sim.set_faults(&[DelayedCta]);
+        let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
+        let x = columns_of(&x, K, split.range(rank));
+        let mut worst = 0f64;
+        for _ in 0..CALLS {
+            let y = row_parallel_call(&mut sim, &layer, &x, ROWS, N);
+            worst = worst.max(error(&y, &want));
+        }
+        (sim.report().0, worst)
+    });
+    for (state, worst) in seen {
+        assert!(state == OK && worst < 4e-4, "state {state}, error {worst}");
+    }
+}
+
+/// While a packet of the caller itself is late, too.
+#[test]
+fn a_mismatch_names_the_rank_whose_packet_is_wrong() {
+    let config = SimGroup {
+        // Of these four calls it is rank 1 that has a CTA delayed.
+        first_epoch: 4,
+        ..group(2)
+    };
+    let mut rng = StdRng::seed_from_u64(52);
+    let random = Random::new(&mut rng, K, N, Codebook::Mul1, rate(4));
+    let linear = random.linear();
+    let split = Split::even(K, 2).unwrap();
+    let mut seen = 0;
+    for _ in 0..5 {
+        let reports = on_all(config.build(), |(rank, mut sim)| {
+            sim.set_faults(&[DelayedCta]);
+            let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
+            let rows = 1 + rank;
+            let x = vec![f16::ONE; rows * K / 2];
+            row_parallel_call(&mut sim, &layer, &x, rows, N);
+            sim.report()
+        });
+        // Whoever is told of the other's failure before it has found one says so.
+        for (rank, (state, peer, ..)) in reports.into_iter().enumerate() {
+            if state == MISMATCH {
+                assert_eq!(peer as usize, 1 - rank);
+                seen += rank;
+            }
+        }
+    }
+    assert!(seen > 0, "rank 1 has found no mismatch");
 }
 
 #[test]
@@ -156,11 +266,11 @@ fn control_tags_not_compared() {
 /// Comparing with `==` finds nothing wrong with another call, and waits for ever.
 #[test]
 fn control_another_call_taken_for_a_late_one() {
-    let config = SimGroup {
-        timeout: Duration::from_millis(300),
-        ..group(2)
-    };
-    let states = |faults: &[Fault]| {
+    let states = |faults: &[Fault], timeout_ms| {
+        let config = SimGroup {
+            timeout: Duration::from_millis(timeout_ms),
+            ..group(2)
+        };
         on_all(config.build(), |(rank, mut sim)| {
             sim.set_faults(faults);
             let output = SimOutput {
@@ -178,8 +288,8 @@ fn control_another_call_taken_for_a_late_one() {
             sim.report().0
         })
     };
-    assert!(states(&[]).contains(&MISMATCH));
-    let waited = states(&[Equal]);
+    assert!(states(&[], 60_000).contains(&MISMATCH));
+    let waited = states(&[Equal], 300);
     assert!(
         waited.contains(&PEER_TIMEOUT) && !waited.contains(&MISMATCH),
         "{waited:?}"
