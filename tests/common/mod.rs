@@ -22,6 +22,7 @@ mod platform;
 mod random;
 mod ranks;
 mod refusal;
+mod silence;
 mod values;
 mod watchdog;
 
@@ -32,6 +33,7 @@ pub use platform::{Extent, Platform};
 pub use random::{activations, Seed};
 pub use ranks::{on_ranks, Worker};
 pub use refusal::refused;
+pub use silence::Silence;
 pub use values::Values;
 pub use watchdog::Watchdog;
 
