@@ -27,6 +27,7 @@ mod values;
 mod watchdog;
 
 pub use accuracy::{check_accuracy, TOLERANCE};
+pub use gate::{BreakOnPanic, Gate};
 pub use linear::{combine, formats, golden, shard_columns, RandomLinear, Shards};
 pub use memory::{Buffer, Memory};
 pub use platform::{Extent, Platform};
