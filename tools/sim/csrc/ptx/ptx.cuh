@@ -278,7 +278,9 @@ inline void fence_sys() { std::atomic_thread_fence(std::memory_order_acq_rel); }
 
 inline unsigned char* dynamic_shared() { return sim::dynamic_shared(); }
 
+// Who looks at the clock waits for something: the other threads run meanwhile, and their waits with it.
 inline uint64_t globaltimer_ns() {
+  sim::poll();
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
