@@ -2,11 +2,12 @@
 //!
 //! A claim about both back ends is a function of a [`Platform`] and is declared with [`on_both!`],
 //! which makes two tests of it: `…::on_the_host` and, with the `cuda` feature, `…::on_cuda`. The
-//! second is skipped, and says so, where there is no GPU.
+//! second is skipped, and says so, where there is no GPU, unless the environment requires one.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `TRELLINK_TEST_DATA` | the folder of the test data, `tests/data` if not set |
+//! | `TRELLINK_REQUIRE_CUDA` | if set, tests on GPUs fail where there is none, instead of being skipped |
 //! | `TRELLINK_TEST_SEED` | seed of all random numbers, to repeat a failure |
 //! | `TRELLINK_REPEAT` | how often failures are provoked, see [`repeats`] |
 //! | `TRELLINK_MATRIX` | `full`, `pairwise` or `reduced`: see [`Extent`] |
