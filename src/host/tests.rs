@@ -566,7 +566,10 @@ fn a_failure_ends_the_waits_of_all_ranks() {
         }
         rank_1_calls.wait();
         let in_time = rank.check().is_ok();
-        Some((in_time, call(rank, layer, x, 1).unwrap_err()))
+        let (started, deadline) = (Instant::now(), rank.board().timeout(1));
+        let error = call(rank, layer, x, 1).unwrap_err();
+        assert!(started.elapsed() < deadline, "rank {number}");
+        Some((in_time, error))
     });
     for (number, told) in errors[..2].iter().enumerate() {
         let Some((

@@ -90,7 +90,7 @@ pub(crate) fn group(world: usize) -> SimGroup {
         slot_values: 1 << 14,
         first_epoch: 1,
         scrub_period: 1 << 13,
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_secs(600),
         sms: 3,
         max_shared_bytes: 100 << 10,
         cluster_pairs: 0,

@@ -9,8 +9,8 @@ use trellink::reference::ReferenceLinear;
 use trellink::{Arithmetic, Epilogue, ReduceForm, Split};
 use trellink_sim::{Buffer, Call, Channel, Reduction, SimGroup, SimLinear, SimOutput};
 
-/// A deadline that no launch meets unless it waits in vain.
-const LONG: Duration = Duration::from_secs(60);
+/// A deadline that no launch meets unless it waits in vain: on a busy machine one may take more than a minute.
+const LONG: Duration = Duration::from_secs(600);
 
 #[test]
 fn many_calls_wrap_the_epoch_and_scrub_and_stay_right() {
