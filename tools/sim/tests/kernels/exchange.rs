@@ -34,7 +34,7 @@ fn many_calls_wrap_the_epoch_and_scrub_and_stay_right() {
         .map(|i| random_input(&mut rng, (i % 5 + 1) * 256))
         .collect();
     let reference = ReferenceLinear::new(&linear);
-    let run = |(rank, mut sim): (usize, trellink_sim::SimRank)| {
+    on_ranks(&config, |rank, mut sim| {
         let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
         for x in &inputs {
             let rows = x.len() / 256;
@@ -60,12 +60,6 @@ fn many_calls_wrap_the_epoch_and_scrub_and_stay_right() {
             sim.control(Channel::Group),
             ((u32::MAX - 3).wrapping_add(12), 0)
         );
-    };
-    std::thread::scope(|scope| {
-        for rank in config.build().into_iter().enumerate() {
-            let run = &run;
-            scope.spawn(move || run(rank));
-        }
     });
 }
 
@@ -132,7 +126,7 @@ fn calls(config: &SimGroup, seed: u64, rows: &[usize], skip: impl Fn(usize) -> u
         .iter()
         .map(|x| reference.forward(&wide(x), x.len() / 256))
         .collect();
-    let run = |(rank, mut sim): (usize, trellink_sim::SimRank)| {
+    on_ranks(config, |rank, mut sim| {
         let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
         for (i, (x, want)) in inputs.iter().zip(&wants).enumerate() {
             sim.skip(Channel::Group, skip(i));
@@ -154,12 +148,6 @@ fn calls(config: &SimGroup, seed: u64, rows: &[usize], skip: impl Fn(usize) -> u
             assert_eq!(sim.report().0, 0, "call {i}");
             let error = error(&output.data.read::<f32>(), want);
             assert!(error < 4e-4, "call {i}: {error}");
-        }
-    };
-    std::thread::scope(|scope| {
-        for rank in config.build().into_iter().enumerate() {
-            let run = &run;
-            scope.spawn(move || run(rank));
         }
     });
 }
