@@ -1,5 +1,7 @@
 //! Claims about opening real checkpoints and cutting their linears into shards.
 
+mod common;
+
 use half::f16;
 use proptest::prelude::*;
 use safetensors::tensor::{serialize, Dtype, TensorView};
@@ -10,13 +12,8 @@ use trellink::format::{Bits, Codebook, DType};
 use trellink::weights::{Bias, Linear, Scales};
 use trellink::{Checkpoint, Error};
 
-/// Test data: of the sources, or where a machine without them has it.
 fn data(name: &str) -> PathBuf {
-    let folder = std::env::var_os("TRELLINK_TEST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data"),
-        PathBuf::from,
-    );
-    folder.join(name)
+    common::data().join(name)
 }
 
 /// Codebook and bitrate that a golden file's name states, `mul1_1.5bpw.safetensors`.

@@ -1,41 +1,12 @@
 //! The host back end against the golden files: weights bit for bit, outputs through the public API.
 
+mod common;
+
+use common::golden;
 use half::f16;
-use safetensors::SafeTensors;
-use std::path::PathBuf;
-use trellink::format::{Bits, Codebook};
 use trellink::host;
 use trellink::reference::relative_error;
-use trellink::weights::{Linear, Scales};
 use trellink::{Group, Input, Output, RowParallel, Split, Stream};
-
-/// Calls `check` with the name, the linear and the tensors of every golden file.
-fn for_each_golden(check: impl Fn(&str, &Linear, &SafeTensors)) {
-    let data = std::env::var_os("TRELLINK_TEST_DATA").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data"),
-        PathBuf::from,
-    );
-    let folder = data.join("golden");
-    let formats = Codebook::ALL.into_iter().flat_map(|codebook| {
-        let rates = Bits::ALL.into_iter();
-        rates.filter_map(move |bits| codebook.supports(bits).then_some((codebook, bits)))
-    });
-    let mut checked = 0;
-    for (codebook, bits) in formats {
-        let path = folder.join(format!("{codebook}_{bits}bpw.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let data = |name: &str| file.tensor(name).unwrap().data();
-        let scales = |name: &str| Scales::from_f16_bytes(data(name)).unwrap();
-        let (suh, svh) = (scales("layer.suh"), scales("layer.svh"));
-        let (k, n, trellis) = (suh.len(), svh.len(), data("layer.trellis"));
-        let linear =
-            Linear::from_parts("layer", k, n, bits, codebook, trellis, suh, svh, None).unwrap();
-        check(&format!("{codebook} {bits}"), &linear, &file);
-        checked += 1;
-    }
-    assert_eq!(checked, 27);
-}
 
 fn f16s(bytes: &[u8]) -> Vec<f16> {
     let pairs = bytes.chunks_exact(2);
@@ -55,7 +26,7 @@ fn bits(values: &[f16]) -> Vec<u16> {
 
 #[test]
 fn every_variant_decodes_the_golden_weights_bit_for_bit() {
-    for_each_golden(|name, linear, file| {
+    golden(|name, linear, file| {
         let want = bits(&f16s(file.tensor("inner").unwrap().data()));
         for (variant, got) in host::probe::decode_by_every_variant(linear) {
             assert!(bits(&got) == want, "{name} with {variant}");
@@ -66,7 +37,7 @@ fn every_variant_decodes_the_golden_weights_bit_for_bit() {
 
 #[test]
 fn the_layer_gives_the_golden_outputs() {
-    for_each_golden(|name, linear, file| {
+    golden(|name, linear, file| {
         let x = f16s(file.tensor("x").unwrap().data());
         let want: Vec<f64> = f32s(file.tensor("y").unwrap().data())
             .map(f64::from)

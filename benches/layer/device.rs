@@ -4,7 +4,7 @@
 //! weights from memory, as in a model. Beside the calls stands the floor, the same chain of weights read
 //! and nothing else. (`trellink bench` compares with NCCL as well.)
 
-use crate::model::{activations, Model};
+use crate::model::{activations, model, RandomLinear};
 use criterion::{Criterion, Throughput};
 use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
@@ -66,7 +66,7 @@ pub fn run(criterion: &mut Criterion) -> Result<()> {
         for ordinals in &worlds {
             let world = ordinals.len();
             // Every rank holds the preset's shape, whatever the world.
-            let model = Model::new(shard_k * world, n);
+            let model = model(shard_k * world, n);
             let calls = (CACHES * l2_bytes).div_ceil(shard_k * n / 2).max(4);
             let mut ranks = Group::new(ordinals.iter().map(|&o| Device::Cuda(o))).build()?;
             let chains = load(&ranks, &model, calls)?;
@@ -97,8 +97,8 @@ fn steps_of(ordinals: &[usize]) -> Result<Vec<(String, Vec<Step>)>> {
 }
 
 /// Of every rank, as many layers as a chain has: the same weights at different places.
-fn load(ranks: &[Rank], model: &Model, calls: usize) -> Result<Vec<Arc<Vec<RowParallel>>>> {
-    let linear = model.linear()?;
+fn load(ranks: &[Rank], model: &RandomLinear, calls: usize) -> Result<Vec<Arc<Vec<RowParallel>>>> {
+    let linear = model.linear();
     let split = Split::even(model.k, ranks.len())?;
     let chain = |rank| {
         let layers = (0..calls).map(|_| RowParallel::load(rank, &linear, &split));

@@ -1,6 +1,6 @@
 //! The host back end: whole calls, one thread per rank and its helpers.
 
-use crate::model::{activations, Model};
+use crate::model::{activations, model, RandomLinear};
 use criterion::{Criterion, Throughput};
 use half::f16;
 use std::sync::Barrier;
@@ -28,7 +28,7 @@ impl Seat {
 }
 
 pub fn run(criterion: &mut Criterion) {
-    let model = Model::new(K, N);
+    let model = model(K, N);
     for world in [1, 2] {
         let mut group = criterion.benchmark_group(format!("host/{K}x{N}/world {world}"));
         group.throughput(Throughput::Elements((K * N) as u64));
@@ -41,8 +41,8 @@ pub fn run(criterion: &mut Criterion) {
     }
 }
 
-fn seats(model: &Model, world: usize, rows: usize) -> Result<Vec<Seat>> {
-    let linear = model.linear()?;
+fn seats(model: &RandomLinear, world: usize, rows: usize) -> Result<Vec<Seat>> {
+    let linear = model.linear();
     let split = Split::even(model.k, world)?;
     let seat = |rank| {
         let layer = RowParallel::load(&rank, &linear, &split)?;

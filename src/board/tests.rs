@@ -88,20 +88,31 @@ fn who_was_held_up_is_not_named_in_place_of_who_has_not_called() {
     assert_eq!(told(&reports), (0, 3, 7, vec![3]));
 }
 
+/// Where a busy machine lets more than that time pass before the rank begins, another attempt is made.
 #[test]
 fn a_rank_that_begins_within_the_time_to_settle_is_not_absent() {
-    let board = board_of(&[timeout(0, 2), timeout(1, 2)]);
-    std::thread::scope(|scope| {
-        let asked = scope.spawn(|| board.failure(0, WORLD));
-        std::thread::sleep(SETTLING / 4);
-        board.reports[2].write(&stopped(2, 2));
-        let told = asked.join().unwrap();
-        let named = matches!(
-            &told,
-            Some(Error::PeerTimeout { peer: 3, absent, .. }) if *absent == [3]
-        );
-        assert!(named, "{told:?}");
-    });
+    let began_in_time = || {
+        let board = board_of(&[timeout(0, 2), timeout(1, 2)]);
+        let (asks, asked) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let told = scope.spawn(|| {
+                asks.send(Instant::now()).unwrap();
+                board.failure(0, WORLD)
+            });
+            let asked = asked.recv().unwrap();
+            std::thread::sleep(SETTLING / 4);
+            board.reports[2].write(&stopped(2, 2));
+            let in_time = asked.elapsed() < SETTLING;
+            let told = told.join().unwrap();
+            let named = matches!(
+                &told,
+                Some(Error::PeerTimeout { peer: 3, absent, .. }) if *absent == [3]
+            );
+            assert!(named || !in_time, "{told:?}");
+            in_time
+        })
+    };
+    assert!((0..100).any(|_| began_in_time()));
 }
 
 /// A blames B and B blames C: what counts is who has begun.

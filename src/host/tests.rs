@@ -489,8 +489,7 @@ fn calls_without_rows_exchange_nothing() {
     let packed = Packed::small(256, 128);
     let x = activations(packed.k, 1);
     let split = Split::even(packed.k, 2).unwrap();
-    let group = group(2).timeout(Duration::from_secs(2));
-    on_ranks(group, &packed, &split, &x, &|number, rank, layer, x| {
+    on_ranks(group(2), &packed, &split, &x, &|number, rank, layer, x| {
         // Had it been an exchange, this rank would now be one ahead.
         if number == 0 {
             assert!(call(rank, layer, &[], 0).unwrap().is_empty());
@@ -524,6 +523,8 @@ fn a_peer_that_never_calls_is_named_and_the_group_stays_failed() {
     assert!(waited >= timeout);
     assert_eq!((operation.rows, operation.columns), (1, 128));
 
+    let timeout = Duration::from_secs(15);
+    ranks[0].set_timeout(timeout);
     let started = Instant::now();
     for rank in &mut ranks {
         // Both ranks tell of the first failure, and neither waits again nor touches an output.
@@ -555,35 +556,35 @@ fn a_failure_ends_the_waits_of_all_ranks() {
     let packed = Packed::small(384, 128);
     let x = activations(packed.k, 1);
     let split = Split::even(packed.k, 3).unwrap();
-    let (timeout, head_start) = (Duration::from_millis(600), Duration::from_millis(200));
-    let rank_0_calls = std::sync::Barrier::new(2);
-    let group = group(3).timeout(timeout);
-    let errors = on_ranks(group, &packed, &split, &x, &|number, rank, layer, x| {
-        if number == 2 {
-            return None; // The one that is missed.
+    let rank_1_calls = std::sync::Barrier::new(2);
+    let errors = on_ranks(group(3), &packed, &split, &x, &|number, rank, layer, x| {
+        match number {
+            // Its deadline is short, that of rank 1 is not.
+            0 => rank.board().set_timeout(0, Duration::from_millis(200)),
+            1 => {}
+            _ => return None, // The one that is missed.
         }
-        rank_0_calls.wait();
-        if number == 1 {
-            std::thread::sleep(head_start);
-        }
-        Some(call(rank, layer, x, 1).unwrap_err())
+        rank_1_calls.wait();
+        let in_time = rank.check().is_ok();
+        let (started, deadline) = (Instant::now(), rank.board().timeout(1));
+        let error = call(rank, layer, x, 1).unwrap_err();
+        assert!(started.elapsed() < deadline, "rank {number}");
+        Some((in_time, error))
     });
-    let Some(Error::PeerTimeout {
-        rank: 0, peer: 2, ..
-    }) = errors[0]
-    else {
-        panic!("{errors:?}");
-    };
-    // Rank 1 had time left.
-    let told = matches!(
-        errors[1],
-        Some(Error::PeerTimeout {
-            rank: 0,
-            peer: 2,
-            ..
-        })
-    );
-    assert!(told, "{errors:?}");
+    for (number, told) in errors[..2].iter().enumerate() {
+        let Some((
+            in_time,
+            Error::PeerTimeout {
+                rank: 0, absent, ..
+            },
+        )) = told
+        else {
+            panic!("{errors:?}");
+        };
+        // Whoever has come in time knows at least that of itself.
+        assert!(absent.contains(&2), "{errors:?}");
+        assert!(!in_time || !absent.contains(&number), "{errors:?}");
+    }
 }
 
 #[test]

@@ -2,11 +2,12 @@
 //!
 //! A claim about both back ends is a function of a [`Platform`] and is declared with [`on_both!`],
 //! which makes two tests of it: `…::on_the_host` and, with the `cuda` feature, `…::on_cuda`. The
-//! second is skipped, and says so, where there is no GPU.
+//! second is skipped, and says so, where there is no GPU, unless the environment requires one.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `TRELLINK_TEST_DATA` | the folder of the test data, `tests/data` if not set |
+//! | `TRELLINK_REQUIRE_CUDA` | if set, tests on GPUs fail where there is none, instead of being skipped |
 //! | `TRELLINK_TEST_SEED` | seed of all random numbers, to repeat a failure |
 //! | `TRELLINK_REPEAT` | how often failures are provoked, see [`repeats`] |
 //! | `TRELLINK_MATRIX` | `full`, `pairwise` or `reduced`: see [`Extent`] |
@@ -22,16 +23,19 @@ mod platform;
 mod random;
 mod ranks;
 mod refusal;
+mod silence;
 mod values;
 mod watchdog;
 
 pub use accuracy::{check_accuracy, TOLERANCE};
+pub use gate::{BreakOnPanic, Gate};
 pub use linear::{combine, formats, golden, shard_columns, RandomLinear, Shards};
 pub use memory::{Buffer, Memory};
 pub use platform::{Extent, Platform};
 pub use random::{activations, Seed};
 pub use ranks::{on_ranks, Worker};
 pub use refusal::refused;
+pub use silence::Silence;
 pub use values::Values;
 pub use watchdog::Watchdog;
 

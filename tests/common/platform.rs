@@ -47,7 +47,8 @@ impl Platform {
         }
     }
 
-    /// Ranks on all GPUs of the machine; `None`, with a line that says why, if there is none.
+    /// Ranks on all GPUs of the machine. If there is none, `None` with a line that says why, or, where
+    /// `TRELLINK_REQUIRE_CUDA` is set, a panic.
     #[cfg(feature = "cuda")]
     pub fn cuda(test: &str) -> Option<Self> {
         static EXCLUSIVE: Mutex<()> = Mutex::new(());
@@ -55,6 +56,11 @@ impl Platform {
         let devices = match found_devices() {
             Ok(devices) => devices,
             Err(reason) => {
+                let required = std::env::var_os("TRELLINK_REQUIRE_CUDA");
+                assert!(
+                    required.is_none(),
+                    "TRELLINK_REQUIRE_CUDA is set, but {reason}"
+                );
                 super::say!("{test}: skipped, {reason}");
                 return None;
             }
@@ -154,13 +160,19 @@ impl Platform {
 /// All GPUs of the machine, or why there is none.
 #[cfg(feature = "cuda")]
 fn found_devices() -> Result<Vec<trellink::cuda::DeviceInfo>, String> {
-    // Each rank has two streams. Streams that share a hardware queue wait for one another, and
-    // there are 8 queues by default. Read by the driver when it starts.
-    std::env::set_var("CUDA_DEVICE_MAX_CONNECTIONS", "32");
     let devices = trellink::cuda::devices().map_err(|error| error.to_string())?;
     if devices.is_empty() {
         return Err("the driver shows no device".to_owned());
     }
+    // Each rank has two streams. Streams that share a hardware queue wait for one another, and there are 8 queues
+    // by default. The driver reads this when it starts; other threads read the environment as well, so that it
+    // cannot be set here.
+    let queues = std::env::var("CUDA_DEVICE_MAX_CONNECTIONS");
+    let queues = queues.ok().and_then(|queues| queues.parse().ok());
+    assert!(
+        queues.is_some_and(|queues: u32| queues >= 32),
+        "set CUDA_DEVICE_MAX_CONNECTIONS to 32, as cargo does here (.cargo/config.toml)"
+    );
     Ok(devices)
 }
 

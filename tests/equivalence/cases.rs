@@ -81,19 +81,19 @@ fn full() -> Vec<Case> {
     cases
 }
 
-/// Each format in each of the two kernels (few rows, more rows), on one to three ranks; dtypes,
-/// epilogues, bias and kinds of shards change from case to case.
+/// Each format with few rows and with more, for which there are other kernels, on one to three ranks;
+/// dtypes, epilogues, bias and kinds of shards change from case to case.
 fn reduced() -> Vec<Case> {
     let few_rows = [0, 4, 2];
     let more_rows = [7, 5, 8];
     let mut cases = Vec::new();
     for format in 0..FORMATS {
-        for (kernel, rows) in [few_rows, more_rows].into_iter().enumerate() {
-            let i = 2 * format + kernel;
+        for (more, rows) in [few_rows, more_rows].into_iter().enumerate() {
+            let i = 2 * format + more;
             cases.push(Case::of([
                 format,
                 rows[format % 3],
-                (format + kernel) % 3,
+                (format + more) % 3,
                 i / 2 % 3,
                 i % 3,
                 i / 3 % 2,

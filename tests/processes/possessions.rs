@@ -1,7 +1,7 @@
 //! What a process can leak.
 
 use crate::common::*;
-use std::time::Duration;
+use std::path::Path;
 
 #[derive(Debug)]
 pub struct Possessions {
@@ -15,13 +15,11 @@ pub struct Possessions {
 
 impl Possessions {
     pub fn count(platform: &Platform) -> Self {
-        // The kernel lists a thread for a moment after it could be joined.
-        std::thread::sleep(Duration::from_millis(100));
         let entries = |folder| std::fs::read_dir(folder).unwrap().count();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         Possessions {
             descriptors: entries("/proc/self/fd"),
-            threads: entries("/proc/self/task"),
+            threads: threads(),
             mappings: maps.matches("memfd:trellink").count(),
             device_mib: platform.device_mib(),
         }
@@ -36,4 +34,26 @@ impl Possessions {
             counts(self) != counts(before) || self.device_mib > before.device_mib + kept_mib;
         leaks.then(|| format!("{before:?}, after {groups} groups {self:?}"))
     }
+}
+
+/// Threads of this process, without those that are ending: the kernel lists a thread for a moment after it
+/// could be joined.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter(|task| lives(&task.as_ref().unwrap().path()))
+        .count()
+}
+
+fn lives(task: &Path) -> bool {
+    /// Set before a thread can be joined.
+    const PF_EXITING: u32 = 4;
+    // Gone since it was listed.
+    let Ok(stat) = std::fs::read_to_string(task.join("stat")) else {
+        return false;
+    };
+    // After the name, which may have spaces: state, five numbers, flags.
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let flags: u32 = fields.split_whitespace().nth(6).unwrap().parse().unwrap();
+    flags & PF_EXITING == 0
 }

@@ -1,6 +1,6 @@
 //! Whoever else connects is refused and disturbs nobody.
 
-use crate::meeting::{group, AllGather};
+use crate::meeting::{group, watchdog, AllGather};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use trellink::rendezvous::message::{
     DeviceKind, Hello, Malformed, Message, Refusal, MAX_BYTES, VERSION,
 };
-use trellink::{ExchangePath, Rank, Rendezvous};
+use trellink::{Error, ExchangePath, Rank, Rendezvous};
 
 fn connect(path: &Path) -> OwnedFd {
     let socket = unconnected();
@@ -64,6 +64,27 @@ fn hello(rank: u8) -> Hello {
     }
 }
 
+/// As soon as somebody listens there.
+fn connect_in_time(path: &Path) -> OwnedFd {
+    loop {
+        let socket = unconnected();
+        if net::connect(&socket, &address(path)).is_ok() {
+            return socket;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Says hello to rank 0 as rank 1 of 3 would. When this returns, rank 0 knows its rank 1.
+pub fn be_let_in_as_rank_1(path: &Path) -> OwnedFd {
+    let socket = connect_in_time(path);
+    send(&socket, &Message::Hello(hello(1)).encode());
+    match answer(&socket) {
+        Some(Message::Hello(Hello { rank: 0, .. })) => socket,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Runs `disturb` with the socket of rank 0 while ranks 0 and 1 wait for rank 2, which then joins.
 fn disturbed(disturb: impl FnOnce(&Path)) {
     let folder = tempfile::tempdir().unwrap();
@@ -73,9 +94,7 @@ fn disturbed(disturb: impl FnOnce(&Path)) {
     let ranks: Vec<Rank> = std::thread::scope(|scope| {
         let early = [0, 1].map(|rank| scope.spawn(move || join(rank)));
         let socket: PathBuf = directory.join("rank-0");
-        while !socket.exists() || net::connect(unconnected(), &address(&socket)).is_err() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        connect_in_time(&socket);
         disturb(&socket);
         let last = join(2);
         let mut ranks: Vec<Rank> = early.map(|thread| thread.join().unwrap()).into();
@@ -87,7 +106,11 @@ fn disturbed(disturb: impl FnOnce(&Path)) {
 
 fn unconnected() -> OwnedFd {
     let flags = SocketFlags::CLOEXEC;
-    net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    // Of an answer that does not come: longer than ranks wait here.
+    let limit = Some(Duration::from_secs(60));
+    net::sockopt::set_socket_timeout(&socket, net::sockopt::Timeout::Recv, limit).unwrap();
+    socket
 }
 
 fn address(path: &Path) -> SocketAddrUnix {
@@ -96,6 +119,7 @@ fn address(path: &Path) -> SocketAddrUnix {
 
 #[test]
 fn bytes_that_are_no_hello_are_refused() {
+    let _watchdog = watchdog("no hello");
     disturbed(|path| {
         for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 1], &[0xff; 64]] {
             let stranger = connect(path);
@@ -119,6 +143,7 @@ fn bytes_that_are_no_hello_are_refused() {
 
 #[test]
 fn a_process_of_another_version_is_told_so() {
+    let _watchdog = watchdog("another version");
     disturbed(|path| {
         let stranger = connect(path);
         let mut bytes = Message::Hello(hello(2)).encode();
@@ -131,26 +156,42 @@ fn a_process_of_another_version_is_told_so() {
 }
 
 #[test]
-fn a_second_process_that_claims_a_rank_is_refused() {
+fn a_process_that_claims_the_rank_it_speaks_to_is_refused() {
+    let _watchdog = watchdog("a second rank 0");
     disturbed(|path| {
-        // Rank 0 is its own, and rank 1 is there, or soon will be.
-        for rank in [0, 0, 0] {
+        for _ in 0..3 {
             let stranger = connect(path);
-            send(&stranger, &Message::Hello(hello(rank)).encode());
+            send(&stranger, &Message::Hello(hello(0)).encode());
             assert_eq!(refusal(&stranger), "rank 0 is another process");
         }
-        while !path.with_file_name("rank-1").exists() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        std::thread::sleep(Duration::from_millis(200));
-        let stranger = connect(path);
-        send(&stranger, &Message::Hello(hello(1)).encode());
-        assert_eq!(refusal(&stranger), "rank 1 is another process");
+    });
+}
+
+/// The first is played here: of a real rank 1 nobody sees when rank 0 has let it in.
+#[test]
+fn a_second_process_that_claims_a_rank_is_refused_and_the_first_keeps_its_place() {
+    let _watchdog = watchdog("a second rank 1");
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("meeting");
+    let rendezvous = Rendezvous::directory(&directory);
+    std::thread::scope(|scope| {
+        let rank_0 = scope.spawn(|| group(3).join(0, &rendezvous));
+        let path = directory.join("rank-0");
+        let first = be_let_in_as_rank_1(&path);
+        let second = connect(&path);
+        send(&second, &Message::Hello(hello(1)).encode());
+        assert_eq!(refusal(&second), "rank 1 is another process");
+        drop(second);
+        drop(first);
+        let error = rank_0.join().unwrap().unwrap_err();
+        let named = matches!(error, Error::PeerLost { rank: 0, peer: 1 });
+        assert!(named, "{error}");
     });
 }
 
 #[test]
 fn many_who_say_nothing_or_go_at_once_hold_up_nobody() {
+    let _watchdog = watchdog("silent strangers");
     let mut silent = Vec::new();
     disturbed(|path| {
         for _ in 0..100 {
@@ -163,14 +204,19 @@ fn many_who_say_nothing_or_go_at_once_hold_up_nobody() {
 /// The kernel says for which user a thread has connected, and a thread of root may become another.
 #[test]
 fn a_process_of_another_user_is_not_even_listened_to() {
+    let _watchdog = watchdog("another user");
     if !rustix::process::geteuid().is_root() {
         crate::common::say!("another user: skipped, only root can become another user");
         return;
     }
     let gather = AllGather::new(2);
     std::thread::scope(|scope| {
-        let first = gather.of_rank(0);
-        let first = scope.spawn(move || group(2).join(0, &first));
+        let (first, guarded) = (gather.of_rank(0), &gather);
+        let _break_on_panic = gather.guard();
+        let first = scope.spawn(move || {
+            let _break_on_panic = guarded.guard();
+            group(2).join(0, &first)
+        });
         let name = loop {
             if let Ok(Message::Address(address)) = Message::decode(&gather.part(0)) {
                 break address.name;

@@ -4,6 +4,7 @@ mod common;
 
 use common::{command, data, run};
 use serde_json::Value;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -319,8 +320,10 @@ fn bench_says_what_it_leaves_out_and_why() {
 }
 
 /// Measurements as `--json` printed them on two GPUs, and one of another program, which has less to say.
-fn stored() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bench.json")
+fn stored() -> tempfile::TempPath {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(include_bytes!("data/bench.json")).unwrap();
+    file.into_temp_path()
 }
 
 #[test]

@@ -156,6 +156,15 @@ impl SimRank {
         self.faults = faults.to_vec();
     }
 
+    /// Makes the waits of this rank end after another time, as `trellink::Rank::set_timeout` does.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        let report = &self.report[self.rank];
+        report.write(&[TrellinkReport {
+            timeout_ns: timeout.as_nanos() as u64,
+            ..report.read::<TrellinkReport>()[0]
+        }]);
+    }
+
     /// Gives this rank another number of SMs than the rest of the group.
     pub fn set_sms(&mut self, sms: usize) {
         self.config.sms = sms;

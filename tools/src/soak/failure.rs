@@ -5,7 +5,7 @@ use super::link::{End, Findings};
 use super::member::Member;
 use super::plan::Provocation;
 use super::recording::get;
-use super::recover::{leave, rejoin, reset};
+use super::recover::{expect_failure, leave, rejoin, reset};
 use anyhow::Result;
 use trellink::Error;
 
@@ -45,7 +45,7 @@ pub fn provoke<'a>(
         }
         (false, _) => {
             member.fail(name, provocation)?;
-            member.with_worker(|link, worker, _, plan| reset(link, worker, plan))?
+            member.with_worker(|link, worker, _, _| reset(link, worker))?
         }
     };
     member.capture(graphs)?;
@@ -59,17 +59,20 @@ impl Member<'_> {
             victim, operation, ..
         } = provocation;
         let rank = self.worker.rank.rank();
+        // The victim never is.
+        let mut in_time = false;
         let mut complaint = None;
         if rank != victim {
             let doing = format!("{name}: calling operation {operation} without rank {victim}");
             self.link.doing(doing)?;
-            complaint = self.call_in_vain(operation, victim)?;
+            (in_time, complaint) = self.call_in_vain(operation, victim)?;
         }
         self.link
             .doing(format!("{name}: waiting for all to have failed"))?;
         self.link.ready(Findings::default())?;
         // By now all know, also who has not called.
-        let complaint = complaint.or_else(|| judge(self.worker.finish(), victim, true));
+        let innocent = in_time.then_some(rank);
+        let complaint = complaint.or_else(|| judge(self.worker.finish(), victim, innocent));
         match complaint {
             None => self.findings.counts.seen += 1,
             Some(told) => {
@@ -80,30 +83,51 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// Calls what cannot succeed, and again what cannot even begin. What was wrong with the answers.
-    fn call_in_vain(&mut self, operation: usize, victim: usize) -> Result<Option<String>> {
+    /// Calls what cannot succeed, and again what cannot even begin. Whether the group had not failed before the
+    /// first call, and what was wrong with the answers.
+    fn call_in_vain(&mut self, operation: usize, victim: usize) -> Result<(bool, Option<String>)> {
         let operation = get(&mut self.operations, operation)?;
+        expect_failure(&self.worker);
+        // From here to the same look within the call it is a moment; who has passed that is never absent.
+        let in_time = self.worker.rank.check().is_ok();
         let called = operation.call(&mut self.worker);
         let failed = called.and_then(|()| self.worker.finish());
         let again = operation.call(&mut self.worker);
-        Ok(judge(failed, victim, false).or_else(|| judge(again, victim, false)))
+        let complaint = judge_early(failed, victim).or_else(|| judge_early(again, victim));
+        Ok((in_time, complaint))
     }
 }
 
-/// What is wrong with the answer of a rank whose group has failed because of `victim`. Until `all_know`, others
-/// may have been held up so long that they are taken for absent as well.
-fn judge(answer: Result<()>, victim: usize, all_know: bool) -> Option<String> {
+/// What is wrong with the answer of a rank once all ranks have failed because of `victim`. Ranks that were held up
+/// for the whole deadline are absent as well, one that is `innocent` never; as each rank asks for itself, a victim is
+/// named alone where all others were in time.
+fn judge(answer: Result<()>, victim: usize, innocent: Option<usize>) -> Option<String> {
+    let wrong = |error: &Error| match error {
+        Error::PeerTimeout { peer, absent, .. } => {
+            let both = absent.contains(&victim) && absent.contains(peer);
+            !both || innocent.is_some_and(|rank| absent.contains(&rank))
+        }
+        _ => true,
+    };
+    complaint(answer, wrong)
+}
+
+/// The same before all have failed: others may still come to begin the call, and are taken for absent until then.
+fn judge_early(answer: Result<()>, victim: usize) -> Option<String> {
+    let wrong = |error: &Error| match error {
+        Error::PeerTimeout { absent, .. } => !absent.contains(&victim),
+        Error::GroupFailed { .. } => false,
+        _ => true,
+    };
+    complaint(answer, wrong)
+}
+
+fn complaint(answer: Result<()>, wrong: impl FnOnce(&Error) -> bool) -> Option<String> {
     let Err(error) = answer else {
         return Some("no error was reported".into());
     };
-    match error.downcast_ref::<Error>() {
-        Some(Error::PeerTimeout { peer, absent, .. }) if *peer == victim && *absent == [victim] => {
-            None
-        }
-        Some(Error::PeerTimeout { absent, .. }) if !all_know && absent.contains(&victim) => None,
-        Some(Error::GroupFailed { .. }) if !all_know => None,
-        _ => Some(format!("{error:#}")),
-    }
+    let is_wrong = error.downcast_ref().is_none_or(wrong);
+    is_wrong.then(|| format!("{error:#}"))
 }
 
 #[cfg(test)]
@@ -137,19 +161,24 @@ mod tests {
     }
 
     #[test]
-    fn only_the_victim_may_be_absent_once_all_know() {
-        assert_eq!(judge(timeout(4, &[4]), 4, true), None);
-        for (peer, absent) in [(2, &[2][..]), (2, &[2, 4]), (4, &[4, 5]), (4, &[])] {
-            let told = judge(timeout(peer, absent), 4, true);
+    fn once_all_know_the_victim_is_absent_and_nobody_who_was_in_time() {
+        for absent in [&[4][..], &[2, 4], &[4, 5]] {
+            assert_eq!(judge(timeout(4, absent), 4, Some(3)), None, "{absent:?}");
+            assert_eq!(judge(timeout(4, absent), 4, None), None, "{absent:?}");
+        }
+        assert_eq!(judge(timeout(2, &[2, 4]), 4, Some(3)), None);
+        for (peer, absent) in [(4, &[3, 4][..]), (2, &[2]), (2, &[4]), (4, &[])] {
+            let told = judge(timeout(peer, absent), 4, Some(3));
             assert!(told.is_some(), "{peer} {absent:?}");
         }
-        assert!(judge(Ok(()), 4, true).is_some());
+        assert!(judge(Ok(()), 4, Some(3)).is_some());
     }
 
     #[test]
-    fn before_that_others_may_be_absent_beside_the_victim_and_in_its_place_never() {
-        assert_eq!(judge(timeout(2, &[2, 4]), 4, false), None);
-        assert!(judge(timeout(2, &[2]), 4, false).is_some());
-        assert!(judge(timeout(4, &[]), 4, false).is_some());
+    fn before_that_anybody_may_be_absent_beside_the_victim_and_in_its_place_never() {
+        assert_eq!(judge_early(timeout(2, &[2, 3, 4]), 4), None);
+        assert!(judge_early(timeout(2, &[2]), 4).is_some());
+        assert!(judge_early(timeout(4, &[]), 4).is_some());
+        assert!(judge_early(Ok(()), 4).is_some());
     }
 }

@@ -25,6 +25,7 @@ use crate::failure::Outcome;
 use crate::output;
 use anyhow::Result;
 use fault::Fault;
+use link::Counts;
 use member::Run;
 use report::Report;
 use std::time::{Duration, Instant};
@@ -39,6 +40,9 @@ pub struct Args {
     /// Or in seconds
     #[arg(long, value_parser = positive)]
     seconds: Option<f64>,
+    /// Or in batches of calls, which take the same course however slow the machine is
+    #[arg(long, hide = true, conflicts_with_all = ["minutes", "seconds"], value_name = "COUNT")]
+    batches: Option<u64>,
     /// Run each rank in a process of its own
     #[arg(long)]
     processes: bool,
@@ -120,7 +124,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let start = Instant::now();
     let bar = output::progress(length.as_secs() as usize);
     let mut minutes = 0;
-    let found = supervisor.run(start + length, |found| {
+    let enough = |counts: &Counts| match args.batches {
+        Some(batches) => counts.batches >= batches,
+        None => start.elapsed() >= length,
+    };
+    let found = supervisor.run(enough, |found| {
         bar.set_position(start.elapsed().as_secs());
         let (groups, calls) = (found.counts.groups, found.counts.calls());
         bar.set_message(format!("s, {groups} groups, {calls} calls"));

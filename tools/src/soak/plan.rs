@@ -10,12 +10,6 @@ use rand::Rng;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Of groups in which a failure is provoked: long enough for ranks that are only delayed, which is by 40 steps
-/// of 7 ms at most where none of them is collective. Ranks that share a device add what overwriting takes on all of them,
-/// some ms, and as processes the time slices of the others for each exchange, which has a deadline of its own.
-const SHORT_DEADLINE: Duration = Duration::from_millis(500);
-/// Of all others: longer than any delay.
-const LONG_DEADLINE: Duration = Duration::from_secs(10);
 /// Operations and graphs that there are at a time, at most.
 const OPERATIONS: usize = 6;
 const GRAPHS: usize = 3;
@@ -44,8 +38,6 @@ pub struct GroupPlan {
     pub first_epoch: u32,
     /// Calls between two renewals of an arena's tags.
     pub scrub_period: u32,
-    /// How long a rank waits for its peers.
-    pub deadline: Duration,
 }
 
 /// Calls between two comparisons.
@@ -107,7 +99,7 @@ impl Round {
         let mut random = seeded(seed, number);
         // The first has failures, so that a short run sees some, too.
         let fails = world > 1 && (number == 0 || random.random_bool(0.4));
-        let group = GroupPlan::random(&mut random, fails);
+        let group = GroupPlan::random(&mut random);
         let mut draft = Draft {
             world,
             slot_values: group.slot_values,
@@ -130,7 +122,7 @@ impl Round {
 }
 
 impl GroupPlan {
-    fn random(random: &mut StdRng, fails: bool) -> Self {
+    fn random(random: &mut StdRng) -> Self {
         let slots = [256, 1024, 4096, 16_384, 65_536];
         let first_epoch = match random.random_bool(0.5) {
             true => 1,
@@ -140,10 +132,6 @@ impl GroupPlan {
             slot_values: slots[random.random_range(0..slots.len())],
             first_epoch,
             scrub_period: 1 << random.random_range(3..12),
-            deadline: match fails {
-                true => SHORT_DEADLINE,
-                false => LONG_DEADLINE,
-            },
         }
     }
 }
@@ -314,7 +302,6 @@ mod tests {
                 if let Some(failure) = batch.failure {
                     assert!(alive.contains(&failure.operation) && failure.victim < world);
                     assert!(round.tasks[failure.operation].exchanges_something());
-                    assert_eq!(round.group.deadline, SHORT_DEADLINE);
                 }
             }
         }

@@ -50,8 +50,12 @@ enum State {
 }
 
 impl Supervisor {
-    /// Supervises until `end`, and tells `progress` of every batch.
-    pub fn run(mut self, end: Instant, mut progress: impl FnMut(&Found)) -> Found {
+    /// Supervises until it is `enough`, and tells `progress` of every batch.
+    pub fn run(
+        mut self,
+        enough: impl Fn(&Counts) -> bool,
+        mut progress: impl FnMut(&Found),
+    ) -> Found {
         let mut found = Found::default();
         let start = Instant::now();
         let mut states = vec![State::Doing("starting".into(), start); self.orders.len()];
@@ -59,7 +63,7 @@ impl Supervisor {
             let may_end = merge(&mut states, &mut found);
             let failed = !found.mismatches.is_empty() || !found.errors.is_empty();
             progress(&found);
-            if may_end && (failed || Instant::now() >= end) {
+            if may_end && (failed || enough(&found.counts)) {
                 break;
             }
             self.tell_all(&Order::Go);

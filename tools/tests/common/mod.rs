@@ -18,9 +18,11 @@ pub struct Run {
     pub error: String,
 }
 
-/// The program, to be run with these arguments.
+/// The program, to be run with these arguments: where the environment says that it is, else where it was built.
 pub fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trellink"));
+    let carried = std::env::var_os("CARGO_BIN_EXE_trellink");
+    let program = carried.unwrap_or_else(|| env!("CARGO_BIN_EXE_trellink").into());
+    let mut command = Command::new(program);
     command.args(args).env("RUST_BACKTRACE", "1");
     command
 }
@@ -56,10 +58,11 @@ impl Run {
     }
 }
 
-/// A folder of the repository's test data.
+/// A folder of the repository's test data: of what `TRELLINK_TEST_DATA` names, else of the sources.
 pub fn data(name: &str) -> PathBuf {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tools.parent().unwrap().join("tests/data").join(name)
+    let carried = std::env::var_os("TRELLINK_TEST_DATA").map(PathBuf::from);
+    let sources = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
+    carried.unwrap_or_else(sources).join(name)
 }
 
 /// All golden files.

@@ -207,7 +207,7 @@ fn a_row_parallel_call_leaves_the_sums_of_the_squares_it_has_stored() {
             slot_values: [256, 1000, 1 << 14][variant % 3],
             ..group(2)
         };
-        let run = |(rank, mut sim): (usize, trellink_sim::SimRank)| {
+        let results = on_ranks(&config, |rank, mut sim| {
             let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
             let input = Buffer::new(&columns_of(&x, 256, split.range(rank)));
             let held: Vec<f16> = random_input(&mut StdRng::seed_from_u64(1), rows * 384);
@@ -233,11 +233,6 @@ fn a_row_parallel_call_leaves_the_sums_of_the_squares_it_has_stored() {
             sim.run_with(Channel::Group, &call, epilogues);
             assert_eq!(sim.report().0, 0);
             (output.data.read::<f16>(), squares.read::<f32>())
-        };
-        let results: Vec<_> = std::thread::scope(|scope| {
-            let ranks = config.build().into_iter().enumerate();
-            let ranks: Vec<_> = ranks.map(|rank| scope.spawn(move || run(rank))).collect();
-            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         });
         assert!(results[0] == results[1], "ranks differ");
         let (y, squares) = &results[0];

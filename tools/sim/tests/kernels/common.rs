@@ -7,7 +7,7 @@ use trellink::format::{Bits, Codebook, DType};
 use trellink::reference::{self, ReferenceLinear};
 use trellink::weights::{Bias, Linear, Scales};
 use trellink::{Arithmetic, Choices, Epilogue, Split};
-use trellink_sim::{Buffer, Call, Channel, SimGroup, SimLinear, SimOutput};
+use trellink_sim::{Buffer, Call, Channel, SimGroup, SimLinear, SimOutput, SimRank};
 
 /// The bytes of a random linear.
 pub(crate) struct Random {
@@ -90,7 +90,7 @@ pub(crate) fn group(world: usize) -> SimGroup {
         slot_values: 1 << 14,
         first_epoch: 1,
         scrub_period: 1 << 13,
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_secs(600),
         sms: 3,
         max_shared_bytes: 100 << 10,
         cluster_pairs: 0,
@@ -131,7 +131,7 @@ pub(crate) fn row_parallel_in(
     x: &[f16],
     rows: usize,
 ) -> Vec<Vec<f32>> {
-    let run = |(rank, mut sim): (usize, trellink_sim::SimRank)| {
+    on_ranks(config, |rank, mut sim| {
         let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
         let input = Buffer::new(&columns_of(x, linear.k(), split.range(rank)));
         let output = SimOutput {
@@ -150,14 +150,18 @@ pub(crate) fn row_parallel_in(
         sim.run(Channel::Group, &call);
         assert_eq!(sim.report().0, 0, "rank {rank} reported a failure");
         output.data.read::<f32>()
-    };
+    })
+}
+
+/// Runs `body` on every rank at once; results in rank order.
+pub(crate) fn on_ranks<T: Send>(
+    config: &SimGroup,
+    body: impl Fn(usize, SimRank) -> T + Sync,
+) -> Vec<T> {
+    let body = &body;
     std::thread::scope(|scope| {
-        let ranks: Vec<_> = config
-            .build()
-            .into_iter()
-            .enumerate()
-            .map(|r| scope.spawn(move || run(r)))
-            .collect();
+        let spawn = |(rank, sim)| scope.spawn(move || body(rank, sim));
+        let ranks: Vec<_> = config.build().into_iter().enumerate().map(spawn).collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     })
 }

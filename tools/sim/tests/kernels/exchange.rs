@@ -9,6 +9,9 @@ use trellink::reference::ReferenceLinear;
 use trellink::{Arithmetic, Epilogue, ReduceForm, Split};
 use trellink_sim::{Buffer, Call, Channel, Reduction, SimGroup, SimLinear, SimOutput};
 
+/// A deadline that no launch meets unless it waits in vain: on a busy machine one may take more than a minute.
+const LONG: Duration = Duration::from_secs(600);
+
 #[test]
 fn many_calls_wrap_the_epoch_and_scrub_and_stay_right() {
     let mut rng = StdRng::seed_from_u64(10);
@@ -31,7 +34,7 @@ fn many_calls_wrap_the_epoch_and_scrub_and_stay_right() {
         .map(|i| random_input(&mut rng, (i % 5 + 1) * 256))
         .collect();
     let reference = ReferenceLinear::new(&linear);
-    let run = |(rank, mut sim): (usize, trellink_sim::SimRank)| {
+    on_ranks(&config, |rank, mut sim| {
         let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
         for x in &inputs {
             let rows = x.len() / 256;
@@ -57,12 +60,6 @@ fn many_calls_wrap_the_epoch_and_scrub_and_stay_right() {
             sim.control(Channel::Group),
             ((u32::MAX - 3).wrapping_add(12), 0)
         );
-    };
-    std::thread::scope(|scope| {
-        for rank in config.build().into_iter().enumerate() {
-            let run = &run;
-            scope.spawn(move || run(rank));
-        }
     });
 }
 
@@ -103,12 +100,10 @@ fn a_rank_whose_peer_never_calls_gives_up_names_it_and_stays_failed() {
         "timed out, on peer 1, at epoch 1"
     );
     assert_eq!(ranks[0].control(Channel::Group).1, 1);
+    ranks[0].set_timeout(LONG);
     let begun = std::time::Instant::now();
     ranks[0].run(Channel::Group, &call);
-    assert!(
-        begun.elapsed() < Duration::from_millis(150),
-        "a failed group's launch returns at once"
-    );
+    assert!(begun.elapsed() < LONG, "a failed group's launch waits");
     assert!(
         output.data.read::<f32>().iter().all(|y| y.is_nan()),
         "outputs are untouched"
@@ -131,7 +126,7 @@ fn calls(config: &SimGroup, seed: u64, rows: &[usize], skip: impl Fn(usize) -> u
         .iter()
         .map(|x| reference.forward(&wide(x), x.len() / 256))
         .collect();
-    let run = |(rank, mut sim): (usize, trellink_sim::SimRank)| {
+    on_ranks(config, |rank, mut sim| {
         let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
         for (i, (x, want)) in inputs.iter().zip(&wants).enumerate() {
             sim.skip(Channel::Group, skip(i));
@@ -153,12 +148,6 @@ fn calls(config: &SimGroup, seed: u64, rows: &[usize], skip: impl Fn(usize) -> u
             assert_eq!(sim.report().0, 0, "call {i}");
             let error = error(&output.data.read::<f32>(), want);
             assert!(error < 4e-4, "call {i}: {error}");
-        }
-    };
-    std::thread::scope(|scope| {
-        for rank in config.build().into_iter().enumerate() {
-            let run = &run;
-            scope.spawn(move || run(rank));
         }
     });
 }
@@ -265,7 +254,11 @@ fn ranks_that_call_different_things_fail_both_and_touch_no_output() {
     ];
     for (i, here) in things.iter().enumerate() {
         for there in &things[i + 1..] {
-            let mut ranks = group(2).build();
+            let mut ranks = SimGroup {
+                timeout: LONG,
+                ..group(2)
+            }
+            .build();
             std::thread::scope(|scope| {
                 for (rank, thing) in ranks.iter_mut().zip([here, there]) {
                     scope.spawn(|| thing.call(rank));
@@ -284,7 +277,7 @@ fn ranks_that_call_different_things_fail_both_and_touch_no_output() {
             // And for ever: neither waits nor touches anything.
             let begun = std::time::Instant::now();
             ranks.iter_mut().for_each(|rank| here.call(rank));
-            assert!(begun.elapsed() < Duration::from_secs(1));
+            assert!(begun.elapsed() < LONG);
         }
     }
 }
@@ -298,9 +291,7 @@ fn a_rank_that_comes_after_the_failure_does_not_begin() {
     };
     let mut ranks = config.build();
     call_once(&mut ranks[0]);
-    let begun = std::time::Instant::now();
     call_once(&mut ranks[1]);
-    assert!(begun.elapsed() < Duration::from_millis(150));
     let (state, peer, ..) = ranks[1].report();
     assert_eq!((state, peer), (3, 1), "stopped, and by no wait");
 }

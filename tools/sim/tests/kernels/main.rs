@@ -3,6 +3,7 @@
 mod all_reduce;
 mod columns;
 mod common;
+mod constants;
 mod exchange;
 mod faults;
 mod formats;

@@ -128,16 +128,6 @@ impl<'a> Normalised<'a> {
     }
 }
 
-/// Runs `body` on every rank at once; results in rank order.
-fn on_ranks<T: Send>(config: &SimGroup, body: impl Fn(usize, SimRank) -> T + Sync) -> Vec<T> {
-    let body = &body;
-    std::thread::scope(|scope| {
-        let spawn = |(rank, sim)| scope.spawn(move || body(rank, sim));
-        let ranks: Vec<_> = config.build().into_iter().enumerate().map(spawn).collect();
-        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
-    })
-}
-
 #[test]
 fn every_kernel_normalises_the_stored_residual_and_leaves_it_as_without_a_norm() {
     let mut rng = StdRng::seed_from_u64(40);
