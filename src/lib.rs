@@ -149,6 +149,8 @@ mod all_reduce;
 mod board;
 mod call;
 pub mod checkpoint;
+#[cfg(any(test, feature = "cuda"))]
+mod code;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 #[cfg(feature = "cust")]
