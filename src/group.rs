@@ -2,7 +2,7 @@
 
 use crate::plan::Tuning;
 use crate::protocol::{Epoch, MAX_SCRUB_PERIOD, SCRUB_PERIOD};
-use crate::{Error, ExchangePath, Rank, Result};
+use crate::{Error, ExchangePath, Rank, Result, MAX_WORLD};
 use std::time::Duration;
 
 /// Where a rank runs.
@@ -22,9 +22,6 @@ impl std::fmt::Display for Device {
         }
     }
 }
-
-/// Ranks of a group at most.
-pub const MAX_WORLD: usize = 8;
 
 /// What [`Group::build`] and [`Group::join`] need to know; every field has a default.
 #[derive(Clone, Debug)]

@@ -178,7 +178,7 @@ pub use all_reduce::{AllReduce, ReduceForm};
 pub use call::{Epilogue, Input, Output, RmsNorm, Stream};
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
-pub use group::{Device, Group, MAX_WORLD};
+pub use group::{Device, Group};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
 pub use path::ExchangePath;
 pub use plan::{Choices, Tuning, TuningEntry};
@@ -186,7 +186,7 @@ pub use protocol::{Operation, OperationKind};
 pub use rank::Rank;
 #[cfg(target_os = "linux")]
 pub use rendezvous::Rendezvous;
-pub use split::Split;
+pub use split::{Split, MAX_WORLD};
 
 /// The examples of README.md, compiled and, where they need no GPU, run.
 #[cfg(doctest)]

@@ -5,14 +5,14 @@
 //! rank to go waits for all devices before anything is unmapped.
 
 use super::arena::Arena;
-use super::call::stream_of;
+use super::call::{place_of, Site};
 use super::driver::{bind, check, context, error};
 use super::failure::Failures;
 use super::kernels::Kernels;
 use super::memory::DeviceBuffer;
 use super::path::{connect, KernelsOf};
 use crate::board::Board;
-use crate::call::Stream;
+use crate::call::{Place, Stream};
 use crate::ffi::{
     TrellinkControl, TrellinkExchange, TrellinkOperation, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD,
     TRELLINK_STATE_OK,
@@ -277,8 +277,9 @@ impl CudaRank {
         &self.stream
     }
 
-    pub(crate) fn ordinal(&self) -> usize {
-        self.kernels.context().ordinal()
+    /// Where its calls run.
+    fn place(&self) -> Place {
+        place_of(self.kernels.context())
     }
 
     pub(crate) fn tuning(&self) -> &Tuning {
@@ -334,6 +335,12 @@ impl CudaRank {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Where a call on this stream runs, in a group that works.
+    pub(super) fn site<'a>(&self, stream: &Stream<'a>) -> Result<Site<'a>> {
+        self.check()?;
+        Site::new(stream, self.place())
+    }
+
     /// Where the group's failures and deadlines are.
     pub(crate) fn board(&self) -> &Board {
         self.shared.failures.board()
@@ -341,10 +348,10 @@ impl CudaRank {
 
     /// Waits for everything on a stream of this rank's device.
     pub(crate) fn synchronize(&self, stream: &Stream<'_>) -> Result<()> {
-        let stream = stream_of(stream, self.ordinal())?;
+        let site = Site::new(stream, self.place())?;
         bind(self.kernels.context())?;
         // SAFETY: whoever made the stream vouches for it until the call has returned.
-        let status = unsafe { sys::cuStreamSynchronize(stream.raw) };
+        let status = unsafe { sys::cuStreamSynchronize(site.stream.raw) };
         check(status, "cuStreamSynchronize")
     }
 
@@ -387,4 +394,4 @@ pub(super) fn new_stream(context: &Arc<CudaContext>) -> Result<Arc<CudaStream>> 
         .map_err(|e| super::driver::error(e, "cuStreamCreate"))
 }
 
-const _: () = assert!(crate::group::MAX_WORLD == TRELLINK_MAX_WORLD as usize);
+const _: () = assert!(crate::MAX_WORLD == TRELLINK_MAX_WORLD as usize);
