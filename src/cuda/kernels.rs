@@ -3,7 +3,7 @@
 //! Every kernel is loaded and configured before the first collective call: lazy loading could
 //! otherwise wait behind a kernel that waits for this rank.
 
-use super::driver::{attribute, bind, check, error};
+use super::driver::{attribute, bind, check, error, synchronize_context};
 use crate::code::Abilities;
 use crate::ffi::{TrellinkLinear, TRELLINK_LINEAR_THREADS};
 use crate::plan::LinearKernel;
@@ -295,7 +295,8 @@ fn cluster_pairs(linear: &[[Kernel; Epilogues::SUFFIXES.len()]]) -> Result<usize
     Ok(least)
 }
 
-/// Loaded modules of a context, unloaded on drop: with it a half-finished `load` leaks nothing.
+/// Loaded modules of a context, unloaded on drop: with it a half-finished `load` leaks nothing. Unloading does
+/// not wait for kernels that still run, so dropping does.
 #[derive(Debug)]
 struct Modules {
     context: Arc<CudaContext>,
@@ -348,9 +349,8 @@ impl Modules {
 
 impl Drop for Modules {
     fn drop(&mut self) {
-        if bind(&self.context).is_err() {
-            return;
-        }
+        // If that fails, the context is done for, or a capture keeps anybody from waiting.
+        let _ = synchronize_context(&self.context);
         for &module in &self.loaded {
             // SAFETY: loaded by us, unloaded once; the context is current.
             let _ = unsafe { sys::cuModuleUnload(module) };

@@ -6,7 +6,7 @@
 
 use super::arena::Arena;
 use super::call::{place_of, Site};
-use super::driver::{bind, check, context, error};
+use super::driver::{bind, check, context, error, synchronize_context};
 use super::failure::Failures;
 use super::kernels::Kernels;
 use super::memory::DeviceBuffer;
@@ -41,11 +41,8 @@ pub(super) struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         for context in &self.contexts {
-            if bind(context).is_ok() {
-                // SAFETY: no precondition. Waits for kernels that still poll or write an arena;
-                // they end by themselves, at the latest at their deadline.
-                let _ = unsafe { sys::cuCtxSynchronize() };
-            }
+            // For kernels that still poll or write an arena.
+            let _ = synchronize_context(context);
         }
     }
 }
@@ -357,9 +354,7 @@ impl CudaRank {
 
     /// This rank's part of a reset of the group.
     pub(crate) fn reset(&mut self) -> Result<()> {
-        bind(self.kernels.context())?;
-        // SAFETY: no precondition. Kernels of a failed group end by themselves.
-        check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")?;
+        synchronize_context(self.kernels.context())?;
         let channel = self.group_channel();
         // CTAs that a failure kept from entering have not advanced theirs; they are one apart at most.
         let epoch = Epoch::new(channel.epochs.download_word(&self.stream)?);

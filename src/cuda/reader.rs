@@ -9,16 +9,16 @@ use crate::{Error, Result, RowParallel, Stream};
 use cudarc::driver::sys;
 
 /// Reads packed weights on one device, once and as fast as its memory gives them. For benchmarks: no
-/// kernel that needs the weights can take less.
+/// kernel that needs the weights can take less. Dropping a reader waits for its reads.
 ///
 /// ```no_run
 /// use trellink::{cuda::WeightReader, Result, RowParallel, Stream};
 ///
-/// /// Enqueues a read of each layer's weights on a stream of device 0.
-/// fn floor(layers: &[RowParallel], stream: Stream<'_>) -> Result<()> {
-///     let reader = WeightReader::load(0)?;
+/// /// Enqueues a read of each layer's weights on a stream of the reader's device.
+/// fn floor(reader: &WeightReader, layers: &[RowParallel], stream: Stream<'_>) -> Result<()> {
 ///     layers.iter().try_for_each(|layer| reader.read(layer, stream))
 /// }
+/// # let _ = WeightReader::load(0);
 /// ```
 #[derive(Debug)]
 pub struct WeightReader {
