@@ -40,9 +40,8 @@ pub fn build(csrc: &Path, out_dir: &Path) -> Result<()> {
         })
         .collect();
 
-    let jobs = jobs();
-    let arguments = arguments(&nvcc, &archs, csrc, jobs.div_ceil(units.len().max(1)));
-    compile_all(&units, &nvcc, &arguments, jobs)?;
+    let arguments = arguments(&nvcc, &archs, csrc);
+    compile_all(&units, &nvcc, &arguments, jobs())?;
     let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
     write_table(out_dir, &names)?;
 
@@ -59,12 +58,11 @@ pub fn build_nothing(out_dir: &Path) -> Result<()> {
     write_table(out_dir, &[])
 }
 
-fn arguments(nvcc: &Nvcc, archs: &[Arch], csrc: &Path, threads: usize) -> Vec<String> {
+fn arguments(nvcc: &Nvcc, archs: &[Arch], csrc: &Path) -> Vec<String> {
     let mut arguments: Vec<String> = ["-fatbin", "-std=c++17", "-O3", "-Xptxas", "-v"]
         .map(str::to_owned)
         .into();
     arguments.push(format!("-I{}", csrc.display()));
-    arguments.push(format!("--threads={threads}"));
     if nvcc.can_choose_compression() {
         arguments.push("--compress-mode=size".to_owned());
     }
@@ -116,6 +114,7 @@ fn compile_all(units: &[Unit], nvcc: &Nvcc, arguments: &[String], jobs: usize) -
     // nvcc reads these by itself; a change of theirs is a change of the command.
     let ambient = ["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"]
         .map(|name| format!("{name}={}", env_flag(name).unwrap_or_default()));
+    let threads = jobs.div_ceil(units.len().max(1));
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(String::new());
     thread::scope(|scope| {
@@ -123,7 +122,7 @@ fn compile_all(units: &[Unit], nvcc: &Nvcc, arguments: &[String], jobs: usize) -
             scope.spawn(|| {
                 // Only hands out indices; the scope's end orders everything else.
                 while let Some(unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(message) = unit.compile(nvcc, arguments, &ambient) {
+                    if let Err(message) = unit.compile(nvcc, arguments, &ambient, threads) {
                         if let Ok(mut failures) = failures.lock() {
                             failures.push_str(&message);
                             failures.push('\n');
@@ -145,7 +144,14 @@ impl Unit {
         self.out_dir.join(format!("{}.{extension}", self.name))
     }
 
-    fn compile(&self, nvcc: &Nvcc, arguments: &[String], ambient: &[String]) -> Result<()> {
+    /// `threads` are nvcc's own, for one file on several architectures.
+    fn compile(
+        &self,
+        nvcc: &Nvcc,
+        arguments: &[String],
+        ambient: &[String],
+        threads: usize,
+    ) -> Result<()> {
         let mut command = Command::new(&nvcc.path);
         command
             .args(arguments)
@@ -158,6 +164,8 @@ impl Unit {
         if self.is_fresh(&stamp) {
             return Ok(());
         }
+        // Not part of the stamp: the fatbin is the same with any number.
+        command.arg(format!("--threads={threads}"));
         // Written before the compiler reads anything: a file changed while it runs is then
         // newer than the stamp. Without a fatbin beside it a stamp says nothing.
         let _ = fs::remove_file(self.path("fatbin"));

@@ -8,6 +8,9 @@
 //!   `cust::context` does. What was made in a context of `cust::context::legacy`, or in any other
 //!   context, has its own address space: the driver refuses such a stream, and a kernel that touches
 //!   such a buffer dies of an illegal address and takes the context with it.
+//!   Everything here that touches a GPU makes the primary context of the rank's device current on the
+//!   calling thread, and leaves it so. cust allocates in whichever context is current: a thread that serves ranks
+//!   on several devices sets it again after a call (`CurrentContext::set_current`).
 //! - **The time.** A call returns when it is enqueued. The borrow of a buffer ends with the call,
 //!   but kernels use the buffer until the stream has run it.
 //!

@@ -2,7 +2,7 @@
 
 use crate::plan::Tuning;
 use crate::protocol::{Epoch, MAX_SCRUB_PERIOD, SCRUB_PERIOD};
-use crate::{Error, ExchangePath, Rank, Result};
+use crate::{Error, ExchangePath, Rank, Result, MAX_WORLD};
 use std::time::Duration;
 
 /// Where a rank runs.
@@ -23,9 +23,6 @@ impl std::fmt::Display for Device {
     }
 }
 
-/// Ranks of a group at most.
-pub const MAX_WORLD: usize = 8;
-
 /// What [`Group::build`] and [`Group::join`] need to know; every field has a default.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -43,11 +40,18 @@ impl Group {
     /// A group with one rank on each of these devices, in rank order. A device may occur several
     /// times: its ranks then share its SMs evenly.
     ///
-    /// Ranks that share a GPU wait for each other inside kernels, so their streams must be able to
-    /// run at the same time, and nothing may wait for the whole device (allocating, freeing,
-    /// synchronising the context) while some of them have called and others not yet. More ranks a
-    /// device than hardware queues (8 by default, `CUDA_DEVICE_MAX_CONNECTIONS`) can block each
-    /// other until the timeout. A rank that is held up so is not taken for one that has not called, see
+    /// **What waits for a device.** A call that is enqueued on a GPU waits there for the calls of the other
+    /// ranks. Dropping a layer or a rank, [`Rank::reset`], allocating and freeing memory and synchronising a
+    /// context wait for all that is enqueued on a device. So a thread that serves several ranks does none of
+    /// that while some of them have called and others not yet: it would wait for calls that it has yet to make,
+    /// until the [timeout](Self::timeout), which fails the group. Where ranks share a GPU nobody does it then,
+    /// whichever the thread.
+    ///
+    /// **Ranks that share a GPU** wait for each other inside kernels, so their streams must be able to run at
+    /// the same time. Streams share hardware queues if there are more of them than queues, and then may block
+    /// each other until the timeout. Each rank has a stream of its own beside those of its calls, and there are
+    /// 8 queues by default: for more than 4 ranks a device set `CUDA_DEVICE_MAX_CONNECTIONS` to 32 before the
+    /// driver starts. A rank that is held up so is not taken for one that has not called, see
     /// [`Error::PeerTimeout`].
     pub fn new(devices: impl IntoIterator<Item = Device>) -> Self {
         Group {
@@ -73,8 +77,13 @@ impl Group {
     }
 
     /// Values (f32) that one rank can send in one exchange; larger outputs take several. Rounded
-    /// up to a multiple of 128. Each rank's arena takes `2 · world · slot_values · 8` bytes.
-    /// Default: 64 rows of 8192 columns.
+    /// up to a multiple of 128. Default: 64 rows of 8192 columns.
+    ///
+    /// Each rank's arena takes `2 · world · slot_values · 8` bytes. On a GPU a rank has another one of
+    /// `2 · slot_values · 8` for the exchange among its own CTAs, and for each of the two a workspace of 17 MB;
+    /// in a world of one it has this other one alone. With the default that is 59 MB a rank for a world of two
+    /// and 110 MB for one of eight, all in the device's memory but for the arenas of
+    /// [`ExchangePath::HostMemory`].
     #[must_use]
     pub fn slot_values(mut self, values: usize) -> Self {
         self.slot_values = values;

@@ -88,13 +88,14 @@
 //! |---|---|
 //! | [`Group::build`] | once, on one thread, for all ranks |
 //! | [`Group::join`] | **collective**: instead of it, each process for its rank |
-//! | `load` | each rank for itself, at any time, on all ranks at once if you like |
+//! | `load` | each rank for itself, at any time, on all ranks at once if you like; not while the thread captures a graph |
 //! | [`RowParallel::forward`] | **collective**: all ranks, with the same M and dtypes, in the same order |
 //! | [`Rank::reset`] | **collective**: all ranks, after a failure, with none of their calls in flight |
 //! | [`AllReduce::run`], [`AllReduce::run_in_place`] | **collective**: all ranks, with the same length, dtypes and epilogue |
 //! | [`ColumnParallel::forward`], [`Rank::check`], [`Rank::synchronize`] | each rank for itself |
 //! | [`Rank::set_timeout`] | any rank, for all |
 //! | dropping a [`Rank`] | each for itself, but calls of the others then time out |
+//! | dropping a layer | each rank for itself |
 //!
 //! A group has at most [`MAX_WORLD`] ranks, all on one machine. A rank with an empty
 //! shard takes part in collective calls with an empty input. A call with M = 0 exchanges nothing.
@@ -105,7 +106,11 @@
 //!   collective call blocks until the others have made it, so each rank needs a thread of its own.
 //!   On CUDA `forward` only enqueues, and one thread may serve all ranks in turn.
 //! - On CUDA a call runs on the stream that it is given, any stream of the device's primary context:
-//!   cudarc's, candle's, the per-thread default stream. It allocates nothing and never synchronises.
+//!   cudarc's, candle's, the per-thread default stream. It allocates nothing and never synchronises. Slices of
+//!   cudarc are for the stream of the call: give both the same.
+//! - What touches a GPU, calls and drops too, makes the primary context of the rank's device current on the
+//!   calling thread and leaves it so, as cudarc does. Code that relies on the current context, cust's for
+//!   example, sets it again.
 //! - **The calls of one rank, and replays of graphs that hold them, must not overlap on the
 //!   device.** Use one stream per rank, or order your streams with events: a rank's epoch and its
 //!   place in the exchange are words in device memory, and two kernels of one rank at a time would
@@ -113,6 +118,10 @@
 //! - A call may be captured in a CUDA graph and replayed for ever. All ranks replay the same calls in
 //!   the same order; between replays they may make calls that are not captured. Layer, rank, input
 //!   and outputs must outlive the graph, at the addresses they were captured with.
+//! - Only calls may be captured. While a thread captures, unless in relaxed mode, it neither loads nor drops a
+//!   layer or a rank, nor builds a group: CUDA refuses to allocate and to free there, which ends the capture, and
+//!   what is dropped then stays allocated. In global mode that holds for all threads. Waiting for a whole device
+//!   ends the captures of all threads on it, in any mode; dropping a rank and [`Rank::reset`] do that.
 //! - While ranks wait for one another their kernels occupy SMs. A group uses at most as many CTAs as
 //!   the device has SMs (shared evenly by ranks on the same device); another kernel that holds all
 //!   SMs and waits for one of these calls would be a deadlock, ended by the timeout.
@@ -139,8 +148,16 @@
 //!
 //! # Safety
 //!
-//! Calls on slices, on the host or of cudarc, are safe, with one thing left to the caller: the order of a
-//! rank's calls on the device, above. Raw pointers ([`mod@format`] says their element types), raw streams
+//! Calls on slices, on the host or of cudarc, are safe, with two things left to the caller, because nothing
+//! can see them:
+//!
+//! - the order of a rank's calls on the device, above;
+//! - the life of graphs. A captured graph names the memory of its rank, layers, inputs and outputs (and of a
+//!   `WeightReader`) and the kernels that were loaded for the rank. Launching it is safe code in cudarc; but once
+//!   one of these has been dropped, it runs code and reads and writes memory that belong to others. **Drop a
+//!   graph, or do not launch it any more, before you drop what its calls were made with.**
+//!
+//! Raw pointers ([`mod@format`] says their element types), raw streams
 //! and cust's types come in by `unsafe` functions, whose contracts concern what the types cannot
 //! show: the device, the context, and the time until the stream has run the call. The files of a
 //! [`Checkpoint`] are mapped and must not change while it lives.
@@ -149,6 +166,8 @@ mod all_reduce;
 mod board;
 mod call;
 pub mod checkpoint;
+#[cfg(any(test, feature = "cuda"))]
+mod code;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 #[cfg(feature = "cust")]
@@ -176,7 +195,7 @@ pub use all_reduce::{AllReduce, ReduceForm};
 pub use call::{Epilogue, Input, Output, RmsNorm, Stream};
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
-pub use group::{Device, Group, MAX_WORLD};
+pub use group::{Device, Group};
 pub use linear::{Arithmetic, ColumnParallel, LoadOptions, RowParallel};
 pub use path::ExchangePath;
 pub use plan::{Choices, Tuning, TuningEntry};
@@ -184,7 +203,7 @@ pub use protocol::{Operation, OperationKind};
 pub use rank::Rank;
 #[cfg(target_os = "linux")]
 pub use rendezvous::Rendezvous;
-pub use split::Split;
+pub use split::{Split, MAX_WORLD};
 
 /// The examples of README.md, compiled and, where they need no GPU, run.
 #[cfg(doctest)]

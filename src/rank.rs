@@ -10,6 +10,11 @@ use std::time::Duration;
 /// calls have one order. It may be moved between threads (`Send`) and its state may be looked at
 /// from several (`Sync`).
 ///
+/// On a GPU dropping a rank waits for everything that is enqueued on its device, its own calls included. These
+/// wait for those of the other ranks, at most until the [timeout](Self::timeout): what that means for a thread
+/// that serves several ranks is said at [`Group::new`](crate::Group::new). Graphs that hold calls of the rank
+/// must not run afterwards ([why](crate#safety)).
+///
 /// Every rank must make the same collective calls in the same order. Dropping a rank while others
 /// still call makes their calls fail with [`PeerTimeout`](crate::Error::PeerTimeout). Between
 /// processes a rank should be dropped before its process ends; else the others take it for dead, and
@@ -113,7 +118,9 @@ impl Rank {
     }
 
     /// Brings a group that has failed back to work. Collective: every rank calls it, from its own thread or
-    /// process, and it returns when all have, no later than after the [timeout](Self::timeout).
+    /// process, and it returns when all have. For the other ranks it waits no longer than the
+    /// [timeout](Self::timeout); on a GPU it first waits for the rank's own kernels, which may take until theirs, so
+    /// that it returns after twice the timeout at the latest.
     ///
     /// Calls before it are void, finished or not; all ranks continue with the next call together. Layers,
     /// memory and captured graphs stay good. In a group that works it does no harm.

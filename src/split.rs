@@ -8,8 +8,8 @@ use crate::format::GROUP;
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// Most ranks of a group.
-const MAX_WORLD: usize = 8;
+/// Ranks of a group at most.
+pub const MAX_WORLD: usize = 8;
 
 /// Weights are compared in steps of 1/2^52 of the largest, so that shares are integer arithmetic.
 const WEIGHT_STEPS: f64 = (1u64 << 52) as f64;

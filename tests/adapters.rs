@@ -4,12 +4,12 @@
 mod common;
 
 use common::*;
-use cudarc::driver::{CudaSlice, CudaStream};
+use cudarc::driver::{sys, CudaContext, CudaSlice, CudaStream};
 use half::f16;
 use std::sync::Arc;
 use std::time::Duration;
 use trellink::format::{Codebook, DType};
-use trellink::{Device, Epilogue, Input, Output, Rank, RowParallel, Split, Stream};
+use trellink::{Device, Epilogue, Error, Input, Output, Rank, RowParallel, Split, Stream};
 
 const K: usize = 256;
 const N: usize = 384;
@@ -20,7 +20,7 @@ struct Alone {
     rank: Rank,
     layer: RowParallel,
     x: Vec<f16>,
-    context: Arc<cudarc::driver::CudaContext>,
+    context: Arc<CudaContext>,
     _exclusive: Platform,
 }
 
@@ -43,7 +43,7 @@ impl Alone {
             rank,
             layer,
             x,
-            context: cudarc::driver::CudaContext::new(ordinal).unwrap(),
+            context: CudaContext::new(ordinal).unwrap(),
             _exclusive: platform,
         })
     }
@@ -173,4 +173,88 @@ fn a_copy_on_another_stream_waits_for_the_call_on_cuda() {
             .read(&copies, &y)
             .assert_same_bits(&want, "a copy on another stream");
     }
+}
+
+fn refused(result: trellink::Result<()>, argument: &str, say: &str) {
+    let error = result.expect_err(argument);
+    let named =
+        matches!(&error, Error::InvalidArgument { argument: found, .. } if *found == argument);
+    assert!(named && error.to_string().contains(say), "{error}");
+}
+
+/// cudarc keeps memory until the stream that it was told of has used it, so that must be the call's.
+#[test]
+fn memory_for_another_stream_than_the_calls_is_refused_on_cuda() {
+    let Some(mut alone) = Alone::new("memory for another stream") else {
+        return;
+    };
+    let _watchdog = Watchdog::new("memory for another stream", Duration::from_secs(60));
+    let [calls, other] = [(); 2].map(|()| alone.context.new_stream().unwrap());
+    let want = alone.with_slices(&calls);
+    let x = calls.clone_htod(&alone.x).unwrap();
+    let mut y = calls.clone_htod(&[f32::NAN; ROWS * N]).unwrap();
+    for (input_stream, output_stream, argument) in
+        [(&other, &calls, "input"), (&calls, &other, "output")]
+    {
+        let input = Input::device(&x, input_stream);
+        let output = Output::device(&mut y, output_stream, Epilogue::Store);
+        let call = alone
+            .layer
+            .forward(&mut alone.rank, (&calls).into(), input, output);
+        refused(call, argument, "same stream");
+    }
+    // A raw stream changes nothing about what slices need.
+    // SAFETY: a stream of the rank's device in its primary context, alive until the end of the test.
+    let raw = unsafe { Stream::cuda_raw(calls.cu_stream().cast()) };
+    let input = Input::device(&x, &other);
+    let output = Output::device(&mut y, &calls, Epilogue::Store);
+    let call = alone.layer.forward(&mut alone.rank, raw, input, output);
+    refused(call, "input", "same stream");
+
+    let input = Input::device(&x, &calls);
+    let output = Output::device(&mut y, &calls, Epilogue::Store);
+    let call = alone.layer.forward(&mut alone.rank, raw, input, output);
+    call.unwrap();
+    alone
+        .read(&calls, &y)
+        .assert_same_bits(&want, "after refusals");
+}
+
+/// A rank lives in its device's primary context. In another one addresses mean something else.
+#[test]
+fn slices_and_streams_of_another_context_are_refused_on_cuda() {
+    let Some(mut alone) = Alone::new("another context") else {
+        return;
+    };
+    let _watchdog = Watchdog::new("another context", Duration::from_secs(60));
+    let own = alone.context.new_stream().unwrap();
+    let want = alone.with_slices(&own);
+    let elsewhere = second_context(&alone.context).new_stream().unwrap();
+    let streams = [&own, &elsewhere];
+    let x = streams.map(|stream| stream.clone_htod(&alone.x).unwrap());
+    let mut y = streams.map(|stream| stream.clone_htod(&[0f32; ROWS * N]).unwrap());
+    for argument in ["stream", "input", "output"] {
+        let at = |name| usize::from(argument == name);
+        let (of_x, of_y) = (at("input"), at("output"));
+        let input = Input::device(&x[of_x], streams[of_x]);
+        let output = Output::device(&mut y[of_y], streams[of_y], Epilogue::Store);
+        let stream = streams[at("stream")].into();
+        let call = alone.layer.forward(&mut alone.rank, stream, input, output);
+        refused(call, argument, "primary context");
+    }
+    alone
+        .with_slices(&own)
+        .assert_same_bits(&want, "after refusals");
+}
+
+/// A context of the same device that is not its primary one.
+fn second_context(primary: &CudaContext) -> Arc<CudaContext> {
+    let device = primary.cu_device();
+    let mut context = std::ptr::null_mut();
+    // SAFETY: `context` is a valid place for the result; there are no parameters to read.
+    let made = unsafe { sys::cuCtxCreate_v4(&mut context, std::ptr::null_mut(), 0, device) };
+    made.result().unwrap();
+    // SAFETY: the context was just made for this device, and nobody else destroys it.
+    let context = unsafe { CudaContext::from_raw_context(primary.ordinal(), device, context) };
+    context.unwrap()
 }

@@ -2,6 +2,7 @@
 
 use super::InputNorm;
 use crate::format::DType;
+use crate::Result;
 use half::{bf16, f16};
 
 /// Activations `[M, K]`, row-major and contiguous, f16 or bf16; for an
@@ -44,6 +45,16 @@ impl InputData<'_> {
             InputData::Device(device) => device.len,
         }
     }
+
+    /// Fails for memory that the host cannot read.
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    pub(crate) fn require_host(&self, argument: &'static str) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            InputData::Device(_) => Err(super::device_memory(argument)),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Input<'_> {
@@ -60,6 +71,13 @@ impl Input<'_> {
     /// Whether there are no elements, as on a rank with an empty shard.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Fails unless all that a call would read of it is host memory.
+    pub(crate) fn require_host(&self) -> Result<()> {
+        self.data.require_host("input")?;
+        let norm = self.norm.as_ref();
+        norm.map_or(Ok(()), |norm| norm.squares.require_host("squares"))
     }
 }
 

@@ -6,6 +6,8 @@
 mod input;
 mod norm;
 mod output;
+#[cfg(any(test, feature = "cuda"))]
+mod place;
 mod squares;
 mod stream;
 
@@ -15,7 +17,19 @@ pub(crate) use norm::check_whole_rows;
 pub use norm::RmsNorm;
 pub(crate) use output::{Columns, OutputData};
 pub use output::{Epilogue, Output};
+#[cfg(feature = "cuda")]
+pub(crate) use place::{Loan, Place};
 pub(crate) use squares::InputNorm;
 pub use stream::Stream;
 #[cfg(feature = "cuda")]
 pub(crate) use stream::StreamKind;
+
+/// The error of a rank on the host for what it would have to read or write on a device.
+#[cfg(feature = "cuda")]
+fn device_memory(argument: &'static str) -> crate::Error {
+    crate::Error::argument(
+        argument,
+        "device memory",
+        "host memory, the group's ranks being on the host",
+    )
+}

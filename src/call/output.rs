@@ -74,6 +74,16 @@ impl OutputData<'_> {
             OutputData::Device(device) => device.len,
         }
     }
+
+    /// Fails for memory that the host cannot write.
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    pub(crate) fn require_host(&self, argument: &'static str) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            OutputData::Device(_) => Err(super::device_memory(argument)),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl<'a> Output<'a> {
@@ -122,6 +132,17 @@ impl<'a> Output<'a> {
             found,
             "one without; only a row-parallel layer's call has them",
         ))
+    }
+
+    /// Fails unless all that a call would write for it, and the weight of its norm, is host memory.
+    pub(crate) fn require_host(&self) -> Result<()> {
+        self.data.require_host("output")?;
+        if let Some(RmsNorm { weight, out, .. }) = &self.norm {
+            weight.require_host("weight")?;
+            out.require_host("out")?;
+        }
+        let squares = self.squares.as_ref();
+        squares.map_or(Ok(()), |squares| squares.require_host("squares"))
     }
 
     /// Element type.

@@ -1,6 +1,6 @@
 //! An all-reduce as kernel launches: one, unless the tensor exceeds what the arena's slots hold.
 
-use super::call::{aligned_to, input_of, output_of, stream_of, StreamHandle};
+use super::call::{aligned_to, Site, StreamHandle};
 use super::kernels::Launch;
 use super::launch::{dtype_code, epilogue_code};
 use super::rank::CudaRank;
@@ -26,13 +26,11 @@ impl CudaRank {
         input: Option<&Input<'_>>,
         output: &Output<'_>,
     ) -> Result<()> {
-        self.check()?;
-        let ordinal = self.ordinal();
-        let stream = stream_of(stream, ordinal)?;
-        let (out, epilogue) = (output_of(output, ordinal)?, output.epilogue);
+        let site = self.site(stream)?;
+        let (out, epilogue) = (site.output(output)?, output.epilogue);
         aligned_to(ALIGNMENT, "output", out.pointer, out.dtype)?;
         let (x, x_dtype) = match input {
-            Some(input) => read_from(input, ordinal)?,
+            Some(input) => read_from(input, &site)?,
             None => (out.pointer, out.dtype),
         };
         let exchange = self.group_channel().exchange(operation);
@@ -50,7 +48,7 @@ impl CudaRank {
                 form: form_code(plan),
                 exchange,
             };
-            self.launch_all_reduce(shape, &stream, &params)?;
+            self.launch_all_reduce(shape, &site.stream, &params)?;
         }
         Ok(())
     }
@@ -77,8 +75,8 @@ impl CudaRank {
     }
 }
 
-fn read_from(input: &Input<'_>, ordinal: usize) -> Result<(sys::CUdeviceptr, DType)> {
-    let x = input_of(input, ordinal)?;
+fn read_from(input: &Input<'_>, site: &Site<'_>) -> Result<(sys::CUdeviceptr, DType)> {
+    let x = site.input(input)?;
     aligned_to(ALIGNMENT, "input", x.pointer, x.dtype)?;
     Ok((x.pointer, x.dtype))
 }

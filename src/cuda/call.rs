@@ -1,11 +1,12 @@
 //! cudarc's slices, views and streams as inputs, outputs and streams of a call; and raw ones.
 
 use crate::call::{
-    Epilogue, Input, InputData, InputNorm, Output, OutputData, RmsNorm, Stream, StreamKind,
+    Epilogue, Input, InputData, InputNorm, Loan, Output, OutputData, Place, RmsNorm, Stream,
+    StreamKind,
 };
 use crate::format::DType;
 use crate::{Error, Result};
-use cudarc::driver::{sys, CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
+use cudarc::driver::{sys, CudaContext, CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -46,8 +47,8 @@ pub(crate) struct DeviceInput<'a> {
     pub(crate) pointer: sys::CUdeviceptr,
     pub(crate) dtype: DType,
     pub(crate) len: usize,
-    /// Where cudarc says the memory is; unknown for raw pointers.
-    pub(crate) ordinal: Option<usize>,
+    /// Where cudarc says the memory is, and for which stream; unknown for raw pointers.
+    loan: Option<Loan>,
     /// Tells cudarc, when dropped after the launch, that the memory is being read until then.
     _read: Option<SyncOnDrop<'a>>,
 }
@@ -58,37 +59,39 @@ pub(crate) struct DeviceOutput<'a> {
     pub(crate) pointer: sys::CUdeviceptr,
     pub(crate) dtype: DType,
     pub(crate) len: usize,
-    pub(crate) ordinal: Option<usize>,
+    loan: Option<Loan>,
     /// As for the input: the memory is being written until then.
     _written: Option<SyncOnDrop<'a>>,
 }
 
-/// A CUDA stream and, where known, its device.
+/// A CUDA stream and, where known, its context.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StreamHandle<'a> {
     pub(crate) raw: sys::CUstream,
-    pub(crate) ordinal: Option<usize>,
+    place: Option<Place>,
     life: PhantomData<&'a CudaStream>,
 }
 
 impl<'a> Input<'a> {
-    /// Activations in a cudarc slice or view, to be read on `stream`.
+    /// Activations in a cudarc slice or view, to be read on `stream`, which must be the stream of the call
+    /// (checked there): cudarc keeps the memory until `stream` has read it. The slice's own stream may be any
+    /// of the device's primary context.
     ///
     /// While `stream` is being captured, cudarc's own bookkeeping gets in the way: a slice waits for
     /// events recorded before the capture, which CUDA refuses. Turn it off for the context before
     /// allocating (`CudaContext::disable_event_tracking`), or use [`device_raw`](Self::device_raw).
-    /// Element 0 must be 8-byte
-    /// aligned (checked in the call).
+    ///
+    /// Element 0 must be aligned to four elements (checked in the call).
     pub fn device<T: DeviceElement>(x: &'a impl DevicePtr<T>, stream: &'a Arc<CudaStream>) -> Self {
         let len = x.len();
-        let ordinal = x.stream().context().ordinal();
+        let place = place_of(x.stream().context());
         let (pointer, read) = x.device_ptr(stream);
         Input {
             data: InputData::Device(DeviceInput {
                 pointer,
                 dtype: T::DTYPE,
                 len,
-                ordinal: Some(ordinal),
+                loan: Some(loan(place, stream)),
                 _read: Some(read),
             }),
             norm: None,
@@ -108,7 +111,7 @@ impl<'a> Input<'a> {
                 pointer,
                 dtype,
                 len,
-                ordinal: None,
+                loan: None,
                 _read: None,
             }),
             norm: None,
@@ -117,22 +120,22 @@ impl<'a> Input<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// An output in a cudarc slice or view, to be written on `stream`. Element 0 must be aligned to
-    /// four elements (checked in the call).
+    /// An output in a cudarc slice or view, to be written on `stream`, the stream of the call, as for
+    /// [`Input::device`]. Element 0 must be aligned to four elements (checked in the call).
     pub fn device<T: DeviceOutputElement>(
         out: &'a mut impl DevicePtrMut<T>,
         stream: &'a Arc<CudaStream>,
         epilogue: Epilogue,
     ) -> Self {
         let len = out.len();
-        let ordinal = out.stream().context().ordinal();
+        let place = place_of(out.stream().context());
         let (pointer, written) = out.device_ptr_mut(stream);
         Output {
             data: OutputData::Device(DeviceOutput {
                 pointer,
                 dtype: T::DTYPE,
                 len,
-                ordinal: Some(ordinal),
+                loan: Some(loan(place, stream)),
                 _written: Some(written),
             }),
             epilogue,
@@ -152,7 +155,7 @@ impl<'a> Output<'a> {
                 pointer,
                 dtype,
                 len,
-                ordinal: None,
+                loan: None,
                 _written: None,
             }),
             epilogue,
@@ -167,7 +170,7 @@ impl<'a> From<&'a Arc<CudaStream>> for Stream<'a> {
         Stream {
             kind: StreamKind::Cuda(StreamHandle {
                 raw: stream.cu_stream(),
-                ordinal: Some(stream.context().ordinal()),
+                place: Some(place_of(stream.context())),
                 life: PhantomData,
             }),
         }
@@ -184,108 +187,122 @@ impl Stream<'static> {
         Stream {
             kind: StreamKind::Cuda(StreamHandle {
                 raw: stream.cast(),
-                ordinal: None,
+                place: None,
                 life: PhantomData,
             }),
         }
     }
 }
 
-/// The stream of a call on `ordinal`.
-pub(crate) fn stream_of<'a>(stream: &Stream<'a>, ordinal: usize) -> Result<StreamHandle<'a>> {
-    match stream.kind {
-        StreamKind::Cuda(handle) => {
-            on_device("stream", handle.ordinal, ordinal)?;
-            Ok(handle)
-        }
-        StreamKind::Host(_) => Err(Error::argument(
-            "stream",
-            "the host",
-            format!("a stream of CUDA device {ordinal}"),
-        )),
+/// A context as it is told from others.
+pub(super) fn place_of(context: &CudaContext) -> Place {
+    Place {
+        ordinal: context.ordinal(),
+        context: context.cu_ctx() as usize,
     }
 }
 
-/// The input of a call on `ordinal`, aligned as kernels read it.
-pub(crate) fn input_of<'a, 'b>(
-    input: &'b Input<'a>,
-    ordinal: usize,
-) -> Result<&'b DeviceInput<'a>> {
-    read_on("input", &input.data, ordinal)
+fn loan(place: Place, stream: &CudaStream) -> Loan {
+    Loan {
+        place,
+        stream: stream.cu_stream() as usize,
+    }
 }
 
-/// An output of a call on `ordinal`, aligned as kernels write it.
-pub(crate) fn output_of<'a, 'b>(
-    output: &'b Output<'a>,
-    ordinal: usize,
-) -> Result<&'b DeviceOutput<'a>> {
-    written_on("output", &output.data, ordinal)
+/// Where a call runs: the rank's context and the call's stream in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site<'a> {
+    place: Place,
+    pub(crate) stream: StreamHandle<'a>,
 }
 
-/// The weight and the output of a norm on `ordinal`, aligned likewise.
-pub(crate) fn norm_of<'a, 'b>(
-    norm: &'b RmsNorm<'a>,
-    ordinal: usize,
-) -> Result<(&'b DeviceInput<'a>, &'b DeviceOutput<'a>)> {
-    let weight = read_on("weight", &norm.weight, ordinal)?;
-    Ok((weight, written_on("out", &norm.out, ordinal)?))
-}
+impl<'a> Site<'a> {
+    /// A call on `stream` of what is at `place`.
+    pub(crate) fn new(stream: &Stream<'a>, place: Place) -> Result<Self> {
+        match stream.kind {
+            StreamKind::Cuda(stream) => {
+                let found = stream.place;
+                found.map_or(Ok(()), |found| place.accept("stream", found))?;
+                Ok(Site { place, stream })
+            }
+            StreamKind::Host(_) => Err(Error::argument(
+                "stream",
+                "the host",
+                format!("a stream of CUDA device {}", place.ordinal),
+            )),
+        }
+    }
 
-/// The sums of squares that an input is normalised by, on `ordinal`, aligned likewise.
-pub(crate) fn read_squares<'a, 'b>(
-    norm: &'b InputNorm<'a>,
-    ordinal: usize,
-) -> Result<&'b DeviceInput<'a>> {
-    read_on("squares", &norm.squares, ordinal)
-}
+    /// The input of a call, aligned as kernels read it.
+    pub(crate) fn input<'b, 'c>(&self, input: &'b Input<'c>) -> Result<&'b DeviceInput<'c>> {
+        self.read("input", &input.data)
+    }
 
-/// Those that an output leaves.
-pub(crate) fn written_squares<'a, 'b>(
-    squares: &'b OutputData<'a>,
-    ordinal: usize,
-) -> Result<&'b DeviceOutput<'a>> {
-    written_on("squares", squares, ordinal)
-}
+    /// An output of a call, aligned as kernels write it.
+    pub(crate) fn output<'b, 'c>(&self, output: &'b Output<'c>) -> Result<&'b DeviceOutput<'c>> {
+        self.written("output", &output.data)
+    }
 
-fn read_on<'a, 'b>(
-    argument: &'static str,
-    data: &'b InputData<'a>,
-    ordinal: usize,
-) -> Result<&'b DeviceInput<'a>> {
-    let InputData::Device(device) = data else {
-        return Err(host_memory(argument, ordinal));
-    };
-    on_device(argument, device.ordinal, ordinal)?;
-    aligned(argument, device.pointer, device.dtype)?;
-    Ok(device)
-}
+    /// The weight and the output of a norm, aligned likewise.
+    pub(crate) fn norm<'b, 'c>(
+        &self,
+        norm: &'b RmsNorm<'c>,
+    ) -> Result<(&'b DeviceInput<'c>, &'b DeviceOutput<'c>)> {
+        let weight = self.read("weight", &norm.weight)?;
+        Ok((weight, self.written("out", &norm.out)?))
+    }
 
-fn written_on<'a, 'b>(
-    argument: &'static str,
-    data: &'b OutputData<'a>,
-    ordinal: usize,
-) -> Result<&'b DeviceOutput<'a>> {
-    let OutputData::Device(device) = data else {
-        return Err(host_memory(argument, ordinal));
-    };
-    on_device(argument, device.ordinal, ordinal)?;
-    aligned(argument, device.pointer, device.dtype)?;
-    Ok(device)
-}
+    /// The sums of squares that an input is normalised by, aligned likewise.
+    pub(crate) fn read_squares<'b, 'c>(
+        &self,
+        norm: &'b InputNorm<'c>,
+    ) -> Result<&'b DeviceInput<'c>> {
+        self.read("squares", &norm.squares)
+    }
 
-fn host_memory(argument: &'static str, ordinal: usize) -> Error {
-    let expected = format!("memory of CUDA device {ordinal}, on which the rank runs");
-    Error::argument(argument, "host memory", expected)
-}
+    /// Those that an output leaves.
+    pub(crate) fn written_squares<'b, 'c>(
+        &self,
+        squares: &'b OutputData<'c>,
+    ) -> Result<&'b DeviceOutput<'c>> {
+        self.written("squares", squares)
+    }
 
-fn on_device(argument: &'static str, found: Option<usize>, expected: usize) -> Result<()> {
-    match found {
-        Some(found) if found != expected => Err(Error::argument(
-            argument,
-            format!("CUDA device {found}"),
-            format!("CUDA device {expected}, on which the rank runs"),
-        )),
-        _ => Ok(()),
+    fn read<'b, 'c>(
+        &self,
+        argument: &'static str,
+        data: &'b InputData<'c>,
+    ) -> Result<&'b DeviceInput<'c>> {
+        let InputData::Device(device) = data else {
+            return Err(self.host_memory(argument));
+        };
+        self.accept(argument, device.loan)?;
+        aligned(argument, device.pointer, device.dtype)?;
+        Ok(device)
+    }
+
+    fn written<'b, 'c>(
+        &self,
+        argument: &'static str,
+        data: &'b OutputData<'c>,
+    ) -> Result<&'b DeviceOutput<'c>> {
+        let OutputData::Device(device) = data else {
+            return Err(self.host_memory(argument));
+        };
+        self.accept(argument, device.loan)?;
+        aligned(argument, device.pointer, device.dtype)?;
+        Ok(device)
+    }
+
+    fn accept(&self, argument: &'static str, loan: Option<Loan>) -> Result<()> {
+        let stream = self.stream.raw as usize;
+        loan.map_or(Ok(()), |loan| loan.accept(argument, self.place, stream))
+    }
+
+    fn host_memory(&self, argument: &'static str) -> Error {
+        let ordinal = self.place.ordinal;
+        let expected = format!("memory of CUDA device {ordinal}, on which the rank runs");
+        Error::argument(argument, "host memory", expected)
     }
 }
 

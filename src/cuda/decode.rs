@@ -5,7 +5,7 @@ use super::kernels::{Kernels, Launch};
 use super::memory::{synchronize, DeviceBuffer};
 use crate::ffi::TrellinkDecode;
 use crate::format::layout::BlockLayout;
-use crate::format::{Codebook, GROUP, TILE};
+use crate::format::{GROUP, TILE};
 use crate::weights::Linear;
 use crate::Result;
 use cudarc::driver::sys;
@@ -39,7 +39,7 @@ pub fn decode(linear: &Linear<'_>, ordinal: usize) -> Result<Vec<f16>> {
         out: out.pointer(),
         strips: (linear.n() / TILE) as u32,
         k_groups: (linear.k() / GROUP) as u32,
-        codebook: codebook_code(linear.codebook()),
+        codebook: linear.codebook().number(),
         half_bits: linear.bits().half_bits() as u32,
     };
     let count = params.strips * params.k_groups;
@@ -72,13 +72,4 @@ pub fn decode(linear: &Linear<'_>, ordinal: usize) -> Result<Vec<f16>> {
     check(status, "cuMemcpyDtoHAsync")?;
     synchronize(&stream)?;
     Ok(decoded)
-}
-
-/// A codebook's number in csrc.
-pub(super) fn codebook_code(codebook: Codebook) -> u32 {
-    match codebook {
-        Codebook::ThreeInst => 0,
-        Codebook::Mcg => 1,
-        Codebook::Mul1 => 2,
-    }
 }

@@ -64,8 +64,11 @@ pub(crate) fn device(ordinal: usize) -> Result<sys::CUdevice> {
 /// What a device is called in every process, whatever its ordinal there.
 #[cfg(target_os = "linux")]
 pub(crate) fn uuid(ordinal: usize) -> Result<[u8; 16]> {
-    let uuid = cudarc::driver::result::device::get_uuid(device(ordinal)?);
-    let uuid = uuid.map_err(|e| error(e, "cuDeviceGetUuid"))?;
+    let mut uuid = sys::CUuuid { bytes: [0; 16] };
+    // SAFETY: `uuid` is a valid place for the result. The second version tells the instances of a GPU in MIG
+    // mode apart.
+    let status = unsafe { sys::cuDeviceGetUuid_v2(&mut uuid, device(ordinal)?) };
+    check(status, "cuDeviceGetUuid")?;
     Ok(uuid.bytes.map(|byte| byte as u8))
 }
 
@@ -86,9 +89,18 @@ pub(crate) fn attribute(
     Ok(usize::try_from(value).unwrap_or(0))
 }
 
-/// Makes the context current on the calling thread.
+/// Makes the context current on the calling thread, where it stays: to put back what was current before would
+/// cost every call as much again.
 pub(crate) fn bind(context: &CudaContext) -> Result<()> {
     context
         .bind_to_thread()
         .map_err(|e| error(e, "cuCtxSetCurrent"))
+}
+
+/// Waits for everything enqueued in the context. Kernels of this crate end by themselves, at the latest at their
+/// deadline. Fails, and ends the capture, while a stream of the device is being captured.
+pub(crate) fn synchronize_context(context: &CudaContext) -> Result<()> {
+    bind(context)?;
+    // SAFETY: no precondition.
+    check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")
 }

@@ -3,7 +3,8 @@
 //! Every kernel is loaded and configured before the first collective call: lazy loading could
 //! otherwise wait behind a kernel that waits for this rank.
 
-use super::driver::{attribute, bind, check};
+use super::driver::{attribute, bind, check, error, synchronize_context};
+use crate::code::Abilities;
 use crate::ffi::{TrellinkLinear, TRELLINK_LINEAR_THREADS};
 use crate::plan::LinearKernel;
 use crate::{Error, Result};
@@ -21,6 +22,8 @@ pub(crate) struct Kernel {
     function: sys::CUfunction,
     /// Dynamic shared memory it may be launched with.
     max_shared_bytes: usize,
+    /// The architecture it was compiled for; of PTX that the driver has translated, the PTX's.
+    compiled_for: usize,
 }
 
 /// What a linear kernel can do to finished values; `Epilogues` in csrc/linear/linear.cuh.
@@ -56,7 +59,7 @@ impl Epilogues {
 pub(crate) struct Launch {
     /// CTAs, a multiple of `cluster`.
     pub(crate) grid: u32,
-    /// CTAs of a cluster; 1 without clusters, which are there from sm_90 on.
+    /// CTAs of a cluster; 1 without clusters, which code for sm_90 and later knows.
     pub(crate) cluster: u32,
     /// Threads of a CTA.
     pub(crate) threads: u32,
@@ -64,21 +67,20 @@ pub(crate) struct Launch {
     pub(crate) shared_bytes: u32,
     pub(crate) stream: sys::CUstream,
     /// Whether it may begin before the launch ahead of it in the stream has ended. Its kernel then waits
-    /// for that by itself (`griddepcontrol.wait`). Of no effect before sm_90.
+    /// for that by itself (`griddepcontrol.wait`). Of no effect where kernels do not know that.
     pub(crate) early: bool,
 }
 
 /// The kernels of one context.
 #[derive(Debug)]
 pub(crate) struct Kernels {
-    context: Arc<CudaContext>,
-    modules: Vec<sys::CUmodule>,
+    modules: Modules,
     /// In the order of [`LinearKernel::ALL`], each in that of [`Epilogues::SUFFIXES`].
     linear: Vec<[Kernel; Epilogues::SUFFIXES.len()]>,
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
     /// Clusters of two CTAs of any linear kernel that shares K which the device holds at once, with all the
-    /// dynamic shared memory they may have; 0 where there are no clusters.
+    /// dynamic shared memory they may have; 0 where kernels know no clusters.
     pub(crate) cluster_pairs: usize,
     pub(crate) transform: Kernel,
     pub(crate) decode: Kernel,
@@ -89,8 +91,8 @@ pub(crate) struct Kernels {
     pub(crate) sm_count: usize,
     /// Tokens that a pass may have: as many as the device's MMAs leave registers for.
     pub(crate) most_tokens: usize,
-    /// Whether the device knows programmatic dependent launches.
-    early_launches: bool,
+    /// Whether kernels know clusters and programmatic dependent launches.
+    hopper: bool,
 }
 
 // SAFETY: module and function handles may be used from any thread in which the context is
@@ -103,44 +105,46 @@ impl Kernels {
     /// Loads all kernels into `context`.
     pub(crate) fn load(context: &Arc<CudaContext>) -> Result<Self> {
         bind(context)?;
-        let mut modules = Modules(Vec::new());
+        let mut modules = Modules::new(context);
         let mut linear = Vec::new();
         for kernel in LinearKernel::ALL {
-            let load = |suffix| {
+            let module = modules.load(kernel.name())?;
+            let function = |suffix| {
                 let symbol = format!("trellink_{}{suffix}", kernel.name());
-                modules.kernel(context, kernel.name(), &symbol)
+                modules.function(module, &symbol)
             };
-            let [plain, row, column] = Epilogues::SUFFIXES.map(load);
+            let [plain, row, column] = Epilogues::SUFFIXES.map(function);
             linear.push([plain?, row?, column?]);
         }
-        let transform = modules.kernel(context, "transform", "trellink_transform")?;
-        let decode = modules.kernel(context, "decode", "trellink_decode")?;
-        let stream = modules.kernel(context, "stream", "trellink_stream")?;
-        let all_reduce = modules.kernel(context, "all_reduce", "trellink_all_reduce")?;
-        let link_probe = modules.kernel(context, "link_probe", "trellink_link_probe")?;
+        let transform = modules.kernel("transform")?;
+        let decode = modules.kernel("decode")?;
+        let stream = modules.kernel("stream")?;
+        let all_reduce = modules.kernel("all_reduce")?;
+        let link_probe = modules.kernel("link_probe")?;
         let sm_count = attribute(
             context,
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
         )?;
-        let capability = context.compute_capability().unwrap_or_default();
-        let is_hopper = capability.0 >= 9;
-        let has_warpgroups =
-            capability == (9, 0) && super::BUILT_FOR.split(',').any(|arch| arch == "90a");
+        let capability = context.compute_capability();
+        let capability = capability.map_err(|e| error(e, "cuDeviceGetAttribute"))?;
+        let others = [transform, all_reduce];
+        let launched_early = linear.iter().flatten().chain(&others);
+        let compiled_for = launched_early.map(|kernel| kernel.compiled_for).min();
+        let abilities = Abilities::new(compiled_for.unwrap_or(0), capability, super::BUILT_FOR);
         Ok(Kernels {
-            context: context.clone(),
-            modules: std::mem::take(&mut modules.0),
             max_shared_bytes: linear
                 .iter()
                 .flatten()
                 .map(|k| k.max_shared_bytes)
                 .min()
                 .unwrap_or(0),
-            cluster_pairs: if is_hopper {
+            cluster_pairs: if abilities.hopper {
                 cluster_pairs(&linear)?
             } else {
                 0
             },
-            most_tokens: if has_warpgroups { 64 } else { 32 },
+            most_tokens: abilities.most_tokens,
+            modules,
             linear,
             transform,
             decode,
@@ -148,12 +152,12 @@ impl Kernels {
             all_reduce,
             link_probe,
             sm_count,
-            early_launches: is_hopper,
+            hopper: abilities.hopper,
         })
     }
 
     pub(crate) fn context(&self) -> &Arc<CudaContext> {
-        &self.context
+        &self.modules.context
     }
 
     /// A linear kernel with the epilogues of a launch.
@@ -173,9 +177,9 @@ impl Kernels {
         launch: Launch,
         params: &P,
     ) -> Result<()> {
-        bind(&self.context)?;
+        bind(self.context())?;
         let launch = Launch {
-            early: launch.early && self.early_launches,
+            early: launch.early && self.hopper,
             ..launch
         };
         let mut attributes = Attributes::of(&launch);
@@ -291,19 +295,30 @@ fn cluster_pairs(linear: &[[Kernel; Epilogues::SUFFIXES.len()]]) -> Result<usize
     Ok(least)
 }
 
-impl Drop for Kernels {
-    fn drop(&mut self) {
-        if bind(&self.context).is_ok() {
-            drop(Modules(std::mem::take(&mut self.modules)));
-        }
-    }
+/// Loaded modules of a context, unloaded on drop: with it a half-finished `load` leaks nothing. Unloading does
+/// not wait for kernels that still run, so dropping does.
+#[derive(Debug)]
+struct Modules {
+    context: Arc<CudaContext>,
+    loaded: Vec<sys::CUmodule>,
 }
 
-/// Loaded modules, unloaded on drop: with it a half-finished `load` leaks nothing.
-struct Modules(Vec<sys::CUmodule>);
-
 impl Modules {
-    fn kernel(&mut self, context: &CudaContext, file: &str, symbol: &str) -> Result<Kernel> {
+    fn new(context: &Arc<CudaContext>) -> Self {
+        Modules {
+            context: context.clone(),
+            loaded: Vec::new(),
+        }
+    }
+
+    /// The one kernel of a file, which is called after it.
+    fn kernel(&mut self, file: &str) -> Result<Kernel> {
+        let module = self.load(file)?;
+        self.function(module, &format!("trellink_{file}"))
+    }
+
+    /// Loads a file; the context is current.
+    fn load(&mut self, file: &str) -> Result<sys::CUmodule> {
         let Some((_, image)) = FATBINS.iter().find(|(name, _)| *name == file) else {
             return Err(Error::CudaUnavailable {
                 reason: format!("this build embeds no kernels (`{file}` is missing)"),
@@ -313,25 +328,30 @@ impl Modules {
         // SAFETY: the image is a complete fatbin, embedded and aligned by the build script.
         let status = unsafe { sys::cuModuleLoadData(&mut module, image.as_ptr().cast()) };
         if status == sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU {
-            return Err(no_binary(context));
+            return Err(no_binary(&self.context));
         }
         check(status, "cuModuleLoadData")?;
-        self.0.push(module);
+        self.loaded.push(module);
+        Ok(module)
+    }
 
+    fn function(&self, module: sys::CUmodule, symbol: &str) -> Result<Kernel> {
         let name = CString::new(symbol).map_err(|e| Error::CudaUnavailable {
             reason: e.to_string(),
         })?;
         let mut function = std::ptr::null_mut();
-        // SAFETY: the module was just loaded, the name is a C string.
+        // SAFETY: the module is one of these, the name is a C string.
         let status = unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) };
         check(status, "cuModuleGetFunction")?;
-        configure(context, function)
+        configure(&self.context, function)
     }
 }
 
 impl Drop for Modules {
     fn drop(&mut self) {
-        for &module in &self.0 {
+        // If that fails, the context is done for, or a capture keeps anybody from waiting.
+        let _ = synchronize_context(&self.context);
+        for &module in &self.loaded {
             // SAFETY: loaded by us, unloaded once; the context is current.
             let _ = unsafe { sys::cuModuleUnload(module) };
         }
@@ -344,17 +364,11 @@ fn configure(context: &CudaContext, function: sys::CUfunction) -> Result<Kernel>
         context,
         CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
     )?;
-    let mut fixed = 0;
-    // SAFETY: `fixed` is a valid place for the result, the function is loaded.
-    let status = unsafe {
-        sys::cuFuncGetAttribute(
-            &mut fixed,
-            CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
-            function,
-        )
-    };
-    check(status, "cuFuncGetAttribute")?;
-    let max_shared_bytes = limit.saturating_sub(usize::try_from(fixed).unwrap_or(0));
+    let fixed = function_attribute(
+        function,
+        CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+    )?;
+    let max_shared_bytes = limit.saturating_sub(fixed);
     // SAFETY: the function is loaded.
     let status = unsafe {
         sys::cuFuncSetAttribute(
@@ -367,7 +381,21 @@ fn configure(context: &CudaContext, function: sys::CUfunction) -> Result<Kernel>
     Ok(Kernel {
         function,
         max_shared_bytes,
+        // For PTX this is what the PTX was compiled for, whereas the binary version is that of the device.
+        compiled_for: function_attribute(
+            function,
+            CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION,
+        )?,
     })
+}
+
+/// An attribute of a loaded function that is never negative.
+fn function_attribute(function: sys::CUfunction, attribute: CUfunction_attribute) -> Result<usize> {
+    let mut value = 0;
+    // SAFETY: `value` is a valid place for the result, the function is loaded.
+    let status = unsafe { sys::cuFuncGetAttribute(&mut value, attribute, function) };
+    check(status, "cuFuncGetAttribute")?;
+    Ok(usize::try_from(value).unwrap_or(0))
 }
 
 fn no_binary(context: &CudaContext) -> Error {
@@ -379,5 +407,33 @@ fn no_binary(context: &CudaContext) -> Error {
             context.ordinal(),
             super::BUILT_FOR
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::driver::{context, device_count};
+
+    /// Where the build has a device's own machine code, that code's abilities must be found. Nothing to do
+    /// without a GPU.
+    #[test]
+    fn machine_code_for_a_device_can_do_what_the_device_can_on_cuda() {
+        for ordinal in 0..device_count().unwrap_or(0) {
+            let context = context(ordinal).unwrap();
+            let (major, minor) = context.compute_capability().unwrap();
+            let own = format!("{major}{minor}");
+            let built_for: Vec<&str> = crate::cuda::BUILT_FOR.split(',').collect();
+            let exactly = built_for.contains(&own.as_str());
+            let with_suffix = built_for.contains(&format!("{own}a").as_str());
+            if !exactly && !with_suffix {
+                continue;
+            }
+            let kernels = Kernels::load(&context).unwrap();
+            assert_eq!(kernels.hopper, major >= 9, "{own}");
+            assert_eq!(kernels.cluster_pairs > 0, major >= 9, "{own}");
+            let warpgroups = own == "90" && with_suffix && !exactly;
+            assert_eq!(kernels.most_tokens, if warpgroups { 64 } else { 32 });
+        }
     }
 }

@@ -3,10 +3,7 @@
 //! A call is one launch unless its output exceeds what the arena's slots hold; then it is one for
 //! each message. Ahead of each may go one that transforms its input. All work is done on the stack and in the driver.
 
-use super::call::{
-    input_of, norm_of, output_of, read_squares, stream_of, written_squares, DeviceInput,
-    DeviceOutput, StreamHandle,
-};
+use super::call::{DeviceInput, DeviceOutput, Site, StreamHandle};
 use super::kernels::{Epilogues, Launch};
 use super::layer::CudaLinear;
 use super::rank::{Channel, CudaRank};
@@ -33,13 +30,13 @@ impl CudaRank {
         output: &Output<'_>,
     ) -> Result<()> {
         let (layers, outputs) = (std::slice::from_ref(layer), std::slice::from_ref(output));
-        let channel = self.group_channel();
-        let mut params = self.params(layers, operation, input, outputs, channel)?;
+        let (site, channel) = (self.site(stream)?, self.group_channel());
+        let mut params = params(&site, layers, operation, input, outputs, channel)?;
         if output.norm.is_some() {
             check_whole_rows("an RMSNorm", layer.n(), self.slot_values())?;
         }
-        params.norm = norm_params(output, layer.n(), self.ordinal())?;
-        self.enqueue(layers, arithmetic, stream, input, &params)
+        params.norm = norm_params(&site, output, layer.n())?;
+        self.enqueue(layers, arithmetic, &site, input, &params)
     }
 
     /// Enqueues column-parallel layers over one input. Lengths are checked by the caller.
@@ -52,49 +49,18 @@ impl CudaRank {
         input: &Input<'_>,
         columns: &Columns<'_, '_>,
     ) -> Result<()> {
-        let channel = self.local_channel();
-        let mut params = self.params(layers, operation, input, columns.outputs(), channel)?;
+        let (site, channel) = (self.site(stream)?, self.local_channel());
+        let outputs = columns.outputs();
+        let mut params = params(&site, layers, operation, input, outputs, channel)?;
         if let Some(norm) = &input.norm {
-            let k = layers[0].k();
-            params.columns = column_params(norm, k, self.ordinal())?;
+            params.columns = column_params(&site, norm, layers[0].k())?;
         }
         if let Columns::Gated(_) = columns {
             let together = params.strips as usize * TILE;
             check_whole_rows("SwiGLU", together, self.slot_values())?;
             params.columns.gated = 1;
         }
-        self.enqueue(layers, arithmetic, stream, input, &params)
-    }
-
-    /// What all of a call's launches have alike, without further epilogues. Of an output that layers share each
-    /// has all.
-    fn params(
-        &self,
-        layers: &[CudaLinear],
-        operation: Operation,
-        input: &Input<'_>,
-        outputs: &[Output<'_>],
-        channel: &Channel,
-    ) -> Result<TrellinkLinear> {
-        self.check()?;
-        let ordinal = self.ordinal();
-        let input = input_of(input, ordinal)?;
-        let mut params = TrellinkLinear {
-            x_dtype: dtype_code(input.dtype),
-            rows: operation.rows,
-            exchange: channel.exchange(operation),
-            operands: channel.workspace(),
-            ..Default::default()
-        };
-        for (layer, output) in layers.iter().zip(outputs.iter().cycle()) {
-            append(
-                &mut params,
-                layer,
-                output_of(output, ordinal)?,
-                output.epilogue,
-            );
-        }
-        Ok(params)
+        self.enqueue(layers, arithmetic, &site, input, &params)
     }
 
     /// Enqueues the launches of a call.
@@ -102,12 +68,11 @@ impl CudaRank {
         &self,
         layers: &[CudaLinear],
         arithmetic: Arithmetic,
-        stream: &Stream<'_>,
+        site: &Site<'_>,
         input: &Input<'_>,
         params: &TrellinkLinear,
     ) -> Result<()> {
-        let ordinal = self.ordinal();
-        let (stream, input) = (stream_of(stream, ordinal)?, input_of(input, ordinal)?);
+        let input = site.input(input)?;
         let rows = params.rows as usize;
         if rows == 0 || params.strips == 0 {
             return Ok(());
@@ -128,7 +93,7 @@ impl CudaRank {
             rows,
             arithmetic,
         });
-        self.launch_all(kernel, arithmetic, choices, &stream, input, params)
+        self.launch_all(kernel, arithmetic, choices, &site.stream, input, params)
     }
 
     /// Cuts the call into launches that fit the slots. `whole.operands` is the workspace.
@@ -264,6 +229,30 @@ impl CudaRank {
     }
 }
 
+/// What all of a call's launches have alike, without further epilogues. Of an output that layers share each
+/// has all.
+fn params(
+    site: &Site<'_>,
+    layers: &[CudaLinear],
+    operation: Operation,
+    input: &Input<'_>,
+    outputs: &[Output<'_>],
+    channel: &Channel,
+) -> Result<TrellinkLinear> {
+    let input = site.input(input)?;
+    let mut params = TrellinkLinear {
+        x_dtype: dtype_code(input.dtype),
+        rows: operation.rows,
+        exchange: channel.exchange(operation),
+        operands: channel.workspace(),
+        ..Default::default()
+    };
+    for (layer, output) in layers.iter().zip(outputs.iter().cycle()) {
+        append(&mut params, layer, site.output(output)?, output.epilogue);
+    }
+    Ok(params)
+}
+
 /// Adds a layer to a launch. A shard without columns has no part in it.
 fn append(
     params: &mut TrellinkLinear,
@@ -287,10 +276,10 @@ fn append(
 }
 
 /// What becomes of rows of `n` besides.
-fn norm_params(output: &Output<'_>, n: usize, ordinal: usize) -> Result<TrellinkNorm> {
+fn norm_params(site: &Site<'_>, output: &Output<'_>, n: usize) -> Result<TrellinkNorm> {
     let mut params = TrellinkNorm::default();
     if let Some(norm) = &output.norm {
-        let (weight, out) = norm_of(norm, ordinal)?;
+        let (weight, out) = site.norm(norm)?;
         params = TrellinkNorm {
             out: out.pointer,
             weight: weight.pointer,
@@ -302,16 +291,16 @@ fn norm_params(output: &Output<'_>, n: usize, ordinal: usize) -> Result<Trellink
         };
     }
     if let Some(squares) = &output.squares {
-        params.squares = written_squares(squares, ordinal)?.pointer;
+        params.squares = site.written_squares(squares)?.pointer;
         params.square_stride = (n / GROUP) as u64;
     }
     Ok(params)
 }
 
 /// How inputs of `k` channels are normalised.
-fn column_params(norm: &InputNorm<'_>, k: usize, ordinal: usize) -> Result<TrellinkColumns> {
+fn column_params(site: &Site<'_>, norm: &InputNorm<'_>, k: usize) -> Result<TrellinkColumns> {
     Ok(TrellinkColumns {
-        squares: read_squares(norm, ordinal)?.pointer,
+        squares: site.read_squares(norm)?.pointer,
         epsilon: norm.epsilon,
         inverse_k: 1.0 / k as f32,
         ..Default::default()

@@ -1,6 +1,5 @@
 //! One linear's shard on a device.
 
-use super::decode::codebook_code;
 use super::memory::DeviceBuffer;
 use super::rank::CudaRank;
 use crate::ffi::TrellinkSegment;
@@ -80,7 +79,7 @@ impl CudaLinear {
             bias: self.bias.as_ref().map_or(0, DeviceBuffer::pointer),
             first_strip,
             strips: self.strips(),
-            codebook: codebook_code(self.codebook),
+            codebook: self.codebook.number(),
             half_bits: self.half_bits as u32,
             ..Default::default()
         }

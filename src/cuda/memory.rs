@@ -95,8 +95,9 @@ impl DeviceBuffer {
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         if self.pointer != 0 && bind(&self.context).is_ok() {
-            // SAFETY: allocated by cuMemAlloc in this context and freed only here. A failure has
-            // nobody left to be reported to; the driver keeps it for the next call.
+            // SAFETY: allocated by cuMemAlloc in this context and freed only here. For kernels that still use
+            // it the driver waits, as it does for memory of this kind. A failure has nobody left to be
+            // reported to; the driver keeps it for the next call.
             let _ = unsafe { sys::cuMemFree_v2(self.pointer) };
         }
     }

@@ -5,14 +5,14 @@
 //! rank to go waits for all devices before anything is unmapped.
 
 use super::arena::Arena;
-use super::call::stream_of;
-use super::driver::{bind, check, context, error};
+use super::call::{place_of, Site};
+use super::driver::{bind, check, context, error, synchronize_context};
 use super::failure::Failures;
 use super::kernels::Kernels;
 use super::memory::DeviceBuffer;
 use super::path::{connect, KernelsOf};
 use crate::board::Board;
-use crate::call::Stream;
+use crate::call::{Place, Stream};
 use crate::ffi::{
     TrellinkControl, TrellinkExchange, TrellinkOperation, TRELLINK_MAX_CTAS, TRELLINK_MAX_WORLD,
     TRELLINK_STATE_OK,
@@ -41,11 +41,8 @@ pub(super) struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         for context in &self.contexts {
-            if bind(context).is_ok() {
-                // SAFETY: no precondition. Waits for kernels that still poll or write an arena;
-                // they end by themselves, at the latest at their deadline.
-                let _ = unsafe { sys::cuCtxSynchronize() };
-            }
+            // For kernels that still poll or write an arena.
+            let _ = synchronize_context(context);
         }
     }
 }
@@ -277,8 +274,9 @@ impl CudaRank {
         &self.stream
     }
 
-    pub(crate) fn ordinal(&self) -> usize {
-        self.kernels.context().ordinal()
+    /// Where its calls run.
+    fn place(&self) -> Place {
+        place_of(self.kernels.context())
     }
 
     pub(crate) fn tuning(&self) -> &Tuning {
@@ -334,6 +332,12 @@ impl CudaRank {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Where a call on this stream runs, in a group that works.
+    pub(super) fn site<'a>(&self, stream: &Stream<'a>) -> Result<Site<'a>> {
+        self.check()?;
+        Site::new(stream, self.place())
+    }
+
     /// Where the group's failures and deadlines are.
     pub(crate) fn board(&self) -> &Board {
         self.shared.failures.board()
@@ -341,18 +345,16 @@ impl CudaRank {
 
     /// Waits for everything on a stream of this rank's device.
     pub(crate) fn synchronize(&self, stream: &Stream<'_>) -> Result<()> {
-        let stream = stream_of(stream, self.ordinal())?;
+        let site = Site::new(stream, self.place())?;
         bind(self.kernels.context())?;
         // SAFETY: whoever made the stream vouches for it until the call has returned.
-        let status = unsafe { sys::cuStreamSynchronize(stream.raw) };
+        let status = unsafe { sys::cuStreamSynchronize(site.stream.raw) };
         check(status, "cuStreamSynchronize")
     }
 
     /// This rank's part of a reset of the group.
     pub(crate) fn reset(&mut self) -> Result<()> {
-        bind(self.kernels.context())?;
-        // SAFETY: no precondition. Kernels of a failed group end by themselves.
-        check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")?;
+        synchronize_context(self.kernels.context())?;
         let channel = self.group_channel();
         // CTAs that a failure kept from entering have not advanced theirs; they are one apart at most.
         let epoch = Epoch::new(channel.epochs.download_word(&self.stream)?);
@@ -387,4 +389,4 @@ pub(super) fn new_stream(context: &Arc<CudaContext>) -> Result<Arc<CudaStream>> 
         .map_err(|e| super::driver::error(e, "cuStreamCreate"))
 }
 
-const _: () = assert!(crate::group::MAX_WORLD == TRELLINK_MAX_WORLD as usize);
+const _: () = assert!(crate::MAX_WORLD == TRELLINK_MAX_WORLD as usize);

@@ -1,24 +1,24 @@
 //! Reading a layer's weights and nothing else: the floor that a layer's time is held against.
 
-use super::call::stream_of;
-use super::driver::{check, context, error};
+use super::call::{place_of, Site};
+use super::driver::{context, error};
 use super::kernels::{Kernels, Launch};
-use super::memory::{synchronize, DeviceBuffer};
+use super::memory::DeviceBuffer;
 use crate::ffi::{TrellinkStream, TRELLINK_STREAM_CTAS_PER_SM, TRELLINK_STREAM_THREADS};
 use crate::{Error, Result, RowParallel, Stream};
 use cudarc::driver::sys;
 
 /// Reads packed weights on one device, once and as fast as its memory gives them. For benchmarks: no
-/// kernel that needs the weights can take less.
+/// kernel that needs the weights can take less. Dropping a reader waits for its reads.
 ///
 /// ```no_run
 /// use trellink::{cuda::WeightReader, Result, RowParallel, Stream};
 ///
-/// /// Enqueues a read of each layer's weights on a stream of device 0.
-/// fn floor(layers: &[RowParallel], stream: Stream<'_>) -> Result<()> {
-///     let reader = WeightReader::load(0)?;
+/// /// Enqueues a read of each layer's weights on a stream of the reader's device.
+/// fn floor(reader: &WeightReader, layers: &[RowParallel], stream: Stream<'_>) -> Result<()> {
 ///     layers.iter().try_for_each(|layer| reader.read(layer, stream))
 /// }
+/// # let _ = WeightReader::load(0);
 /// ```
 #[derive(Debug)]
 pub struct WeightReader {
@@ -46,11 +46,11 @@ impl WeightReader {
     /// [`InvalidArgument`](Error::InvalidArgument) if layer or stream are not on the reader's device,
     /// [`Cuda`](Error::Cuda).
     pub fn read(&self, layer: &RowParallel, stream: Stream<'_>) -> Result<()> {
-        let stream = stream_of(&stream, self.ordinal())?;
+        let site = Site::new(&stream, place_of(self.kernels.context()))?;
         let params = self.params(layer)?;
         // SAFETY: `params` names the memory of `layer` and, its mask being 0, nothing to be written;
         // the stream is of this device.
-        unsafe { self.launch(&params, stream.raw) }
+        unsafe { self.launch(&params, site.stream.raw) }
     }
 
     /// The XOR of the packed weights' 32-bit words, by the kernel of [`read`](Self::read): it is right
@@ -67,21 +67,9 @@ impl WeightReader {
             mask: u32::MAX,
             ..self.params(layer)?
         };
-        // SAFETY: `sum` is a u32 that lives until the synchronisation below, as `layer` does.
+        // SAFETY: `sum` is a u32 that lives until the download below has synchronised, as `layer` does.
         unsafe { self.launch(&params, stream.cu_stream()) }?;
-        let mut value = 0u32;
-        // SAFETY: both are four bytes long, and `value` lives until the synchronisation.
-        let status = unsafe {
-            sys::cuMemcpyDtoHAsync_v2(
-                std::ptr::from_mut(&mut value).cast(),
-                sum.pointer(),
-                size_of::<u32>(),
-                stream.cu_stream(),
-            )
-        };
-        check(status, "cuMemcpyDtoHAsync")?;
-        synchronize(&stream)?;
-        Ok(value)
+        sum.download_word(&stream)
     }
 
     fn ordinal(&self) -> usize {

@@ -27,6 +27,15 @@ impl Codebook {
         }
     }
 
+    /// Its number in `csrc/format/codebook.h`, by which kernels know it.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Codebook::ThreeInst => 0,
+            Codebook::Mcg => 1,
+            Codebook::Mul1 => 2,
+        }
+    }
+
     /// Whether the format defines this codebook at `bits`: half-integer rates exist for mul1 only.
     pub fn supports(self, bits: Bits) -> bool {
         self == Codebook::Mul1 || !bits.is_half()

@@ -1,6 +1,6 @@
 //! The sum of a tensor over all ranks: values through the exchange as they are, then the epilogue.
 
-use super::finish::{check_on_host, write};
+use super::finish::write;
 use super::rank::HostRank;
 use crate::call::{Input, InputData, Output, OutputData};
 use crate::protocol::Operation;
@@ -20,10 +20,8 @@ impl HostRank {
         output: &mut Output<'_>,
     ) -> Result<()> {
         self.group.check()?;
-        check_on_host(output)?;
-        if let Some(input) = input {
-            super::input::check_on_host(input)?;
-        }
+        output.require_host()?;
+        input.map_or(Ok(()), Input::require_host)?;
         let (len, step) = (output.len(), self.endpoint.layout().slot_values());
         let mut values = Vec::with_capacity(step.min(len));
         for start in (0..len).step_by(step) {
@@ -48,7 +46,7 @@ fn widen_input(input: &Input<'_>, range: Range<usize>, values: &mut Vec<f32>) {
         InputData::Bf16(x) => widen(&x[range], values),
         InputData::F32(x) => widen(&x[range], values),
         #[cfg(feature = "cuda")]
-        InputData::Device(_) => unreachable!("`check_on_host` came before"),
+        InputData::Device(_) => unreachable!("`require_host` came before"),
     }
 }
 
@@ -58,7 +56,7 @@ fn widen_output(output: &Output<'_>, range: Range<usize>, values: &mut Vec<f32>)
         OutputData::Bf16(x) => widen(&x[range], values),
         OutputData::F32(x) => widen(&x[range], values),
         #[cfg(feature = "cuda")]
-        OutputData::Device(_) => unreachable!("`check_on_host` came before"),
+        OutputData::Device(_) => unreachable!("`require_host` came before"),
     }
 }
 

@@ -6,24 +6,7 @@ use super::input::hadamard_128;
 use super::layer::HostLinear;
 use crate::call::{Epilogue, Output, OutputData};
 use crate::format::GROUP;
-use crate::Result;
 use half::{bf16, f16};
-
-/// To be called before an exchange: a rank that fails between two would leave its peers waiting.
-///
-/// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the output is not host memory.
-pub(super) fn check_on_host(output: &Output<'_>) -> Result<()> {
-    match &output.data {
-        OutputData::F16(_) | OutputData::Bf16(_) | OutputData::F32(_) => Ok(()),
-        #[cfg(feature = "cuda")]
-        OutputData::Device(_) => Err(crate::Error::argument(
-            "output",
-            "device memory",
-            "host memory, the group's ranks being on the host",
-        )),
-    }
-}
 
 /// Makes of the raw sums of whole groups of a row's columns, from `first_column` on, what the layer computes, for sums
 /// that are to be multiplied by `scale`.
@@ -56,7 +39,7 @@ pub(super) fn write(output: &mut Output<'_>, start: usize, values: &[f32]) {
         OutputData::Bf16(out) => round(epilogue, values, &mut out[range], bf16::from_f32),
         OutputData::F32(out) => round(epilogue, values, &mut out[range], |value| value),
         #[cfg(feature = "cuda")]
-        OutputData::Device(_) => unreachable!("`check_on_host` came before"),
+        OutputData::Device(_) => unreachable!("`require_host` came before"),
     }
 }
 

@@ -5,7 +5,6 @@
 
 use crate::call::{Input, InputData};
 use crate::format::{GROUP, TILE};
-use crate::Result;
 
 /// What makes the transform orthonormal: 1/√128.
 const HADAMARD_SCALE: f32 = 0.088_388_35;
@@ -28,31 +27,13 @@ pub(super) fn hadamard_128(values: &mut [f32; GROUP]) {
 }
 
 /// Transformed inputs as [group, row, 128], each group in the order of the kernel's steps.
-///
-/// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input is not host memory.
-pub(super) fn prepare(input: &Input<'_>, suh: &[f32], rows: usize) -> Result<Vec<f32>> {
-    check_on_host(input)?;
+pub(super) fn prepare(input: &Input<'_>, suh: &[f32], rows: usize) -> Vec<f32> {
     match &input.data {
-        InputData::F16(x) => Ok(prepare_from(x, suh, rows)),
-        InputData::Bf16(x) => Ok(prepare_from(x, suh, rows)),
+        InputData::F16(x) => prepare_from(x, suh, rows),
+        InputData::Bf16(x) => prepare_from(x, suh, rows),
         InputData::F32(_) => unreachable!("layers refuse it"),
         #[cfg(feature = "cuda")]
-        InputData::Device(_) => unreachable!("checked above"),
-    }
-}
-
-/// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input is not host memory.
-pub(super) fn check_on_host(input: &Input<'_>) -> Result<()> {
-    match &input.data {
-        InputData::F16(_) | InputData::Bf16(_) | InputData::F32(_) => Ok(()),
-        #[cfg(feature = "cuda")]
-        InputData::Device(_) => Err(crate::Error::argument(
-            "input",
-            "device memory",
-            "host memory, the group's ranks being on the host",
-        )),
+        InputData::Device(_) => unreachable!("`require_host` came before"),
     }
 }
 

@@ -88,21 +88,8 @@ impl Format {
         crate::format::layout::BlockLayout::new(self.bits).words_per_block()
     }
 
-    fn codebook_number(self) -> u32 {
-        codebook_number(self.codebook)
-    }
-
     fn half_bits(self) -> u32 {
         self.bits.half_bits() as u32
-    }
-}
-
-/// The codebook's number in `csrc/format/codebook.h`.
-pub(super) fn codebook_number(codebook: Codebook) -> u32 {
-    match codebook {
-        Codebook::ThreeInst => 0,
-        Codebook::Mcg => 1,
-        Codebook::Mul1 => 2,
     }
 }
 
@@ -142,7 +129,7 @@ impl Kernels {
         // `sums`, which is borrowed mutably, and `detect` has found its instructions on this machine.
         let done = unsafe {
             (self.multiply)(
-                format.codebook_number(),
+                format.codebook.number(),
                 format.half_bits(),
                 x.len() / GROUP / rows,
                 rows,
@@ -163,7 +150,7 @@ impl Kernels {
         // SAFETY: as in `multiply`; the function writes only to `weights`.
         let done = unsafe {
             (self.decode)(
-                format.codebook_number(),
+                format.codebook.number(),
                 format.half_bits(),
                 blocks.as_ptr(),
                 blocks.len(),

@@ -3,9 +3,8 @@
 //! What must stay true: the order of additions is that of `csrc/linear/norm.cuh`, four values of a lane,
 //! the lanes of 128 columns, the 128s of a lane, the lanes; so a row's result depends on its columns alone.
 
-use crate::call::{Input, InputData, Output, OutputData, RmsNorm};
+use crate::call::{Input, InputData, Output, OutputData};
 use crate::format::GROUP;
-use crate::Result;
 use half::{bf16, f16};
 use std::ops::Range;
 
@@ -13,44 +12,6 @@ use std::ops::Range;
 const LANES: usize = 32;
 /// Neighbouring columns that a lane holds.
 const LANE_COLUMNS: usize = GROUP / LANES;
-
-/// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if what a norm reads or writes is not host memory.
-pub(super) fn check_on_host(output: &Output<'_>) -> Result<()> {
-    if let Some(RmsNorm { weight, out, .. }) = &output.norm {
-        check_read("weight", weight)?;
-        check_written("out", out)?;
-    }
-    let squares = output.squares.as_ref();
-    squares.map_or(Ok(()), |squares| check_written("squares", squares))
-}
-
-#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
-fn check_read(argument: &'static str, data: &InputData<'_>) -> Result<()> {
-    match data {
-        #[cfg(feature = "cuda")]
-        InputData::Device(_) => Err(device_memory(argument)),
-        _ => Ok(()),
-    }
-}
-
-#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
-fn check_written(argument: &'static str, data: &OutputData<'_>) -> Result<()> {
-    match data {
-        #[cfg(feature = "cuda")]
-        OutputData::Device(_) => Err(device_memory(argument)),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(feature = "cuda")]
-fn device_memory(argument: &'static str) -> crate::Error {
-    crate::Error::argument(
-        argument,
-        "device memory",
-        "host memory, the group's ranks being on the host",
-    )
-}
 
 /// Normalises a row of an output that has a norm, `columns` columns that have all been stored; else does nothing.
 pub(super) fn normalise(output: &mut Output<'_>, row: usize, columns: usize) {
@@ -65,7 +26,7 @@ pub(super) fn normalise(output: &mut Output<'_>, row: usize, columns: usize) {
         InputData::Bf16(w) => w[column].to_f32(),
         InputData::F32(w) => w[column],
         #[cfg(feature = "cuda")]
-        InputData::Device(_) => unreachable!("checked before the exchange"),
+        InputData::Device(_) => unreachable!("`require_host` came before"),
     };
     let squares = (0..columns / GROUP).map(|group| group_squares(|i| value(group * GROUP + i)));
     let scale = row_scale(squares, columns, norm.epsilon);
@@ -75,7 +36,7 @@ pub(super) fn normalise(output: &mut Output<'_>, row: usize, columns: usize) {
         OutputData::Bf16(out) => round(normalised, &mut out[range.clone()], bf16::from_f32),
         OutputData::F32(_) => unreachable!("`RmsNorm::check` came before"),
         #[cfg(feature = "cuda")]
-        OutputData::Device(_) => unreachable!("checked before the exchange"),
+        OutputData::Device(_) => unreachable!("`require_host` came before"),
     }
 }
 
@@ -99,20 +60,17 @@ pub(super) fn leave_squares(output: &mut Output<'_>, row: usize, columns: Range<
 }
 
 /// What the outputs of row `row` of the input [M, `columns`] are multiplied by for its norm, which is in host memory; 1 without one.
-///
-/// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the sums of squares are not host memory.
-pub(super) fn row_scales(input: &Input<'_>, rows: usize, columns: usize) -> Result<Vec<f32>> {
+pub(super) fn row_scales(input: &Input<'_>, rows: usize, columns: usize) -> Vec<f32> {
     let Some(norm) = &input.norm else {
-        return Ok(vec![1.0; rows]);
+        return vec![1.0; rows];
     };
-    check_read("squares", &norm.squares)?;
     let InputData::F32(squares) = &norm.squares else {
-        unreachable!("`InputNorm::check` came before");
+        unreachable!("`InputNorm::check` and `require_host` came before");
     };
     let of_rows = squares.chunks_exact(columns / GROUP);
-    let scales = of_rows.map(|row| row_scale(row.iter().copied(), columns, norm.epsilon));
-    Ok(scales.collect())
+    of_rows
+        .map(|row| row_scale(row.iter().copied(), columns, norm.epsilon))
+        .collect()
 }
 
 fn stored(data: &OutputData<'_>, i: usize) -> f32 {
@@ -121,7 +79,7 @@ fn stored(data: &OutputData<'_>, i: usize) -> f32 {
         OutputData::Bf16(y) => y[i].to_f32(),
         OutputData::F32(y) => y[i],
         #[cfg(feature = "cuda")]
-        OutputData::Device(_) => unreachable!("checked before the exchange"),
+        OutputData::Device(_) => unreachable!("`require_host` came before"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What tests of other modules and other crates want to see of the C++ side. Not part of the API.
 
 use super::decode::decode_with;
-use super::kernels::{codebook_number, Kernels};
+use super::kernels::Kernels;
 use crate::format::{Bits, Codebook};
 use crate::weights::Linear;
 use half::f16;
@@ -56,7 +56,7 @@ pub fn decode_by_every_variant(linear: &Linear<'_>) -> Vec<(&'static str, Vec<f1
 
 /// Whether the kernels are compiled for this codebook at `half_bits`.
 pub fn has_format(codebook: Codebook, half_bits: u32) -> bool {
-    trellink_probe_has_format(codebook_number(codebook), half_bits)
+    trellink_probe_has_format(codebook.number(), half_bits)
 }
 
 /// `Block::word_index` of `csrc/format/block.h`; `None` outside of the block.

@@ -5,10 +5,10 @@
 
 use super::arena::HostArena;
 use super::failure::GroupState;
-use super::finish::{check_on_host, gated, transform, write};
+use super::finish::{gated, transform, write};
 use super::kernels::Kernels;
 use super::layer::{HostLinear, Sums};
-use super::norm::{self, leave_squares, normalise, row_scales};
+use super::norm::{leave_squares, normalise, row_scales};
 use crate::board::Board;
 use crate::call::{check_whole_rows, Columns, Input, Output};
 use crate::format::TILE;
@@ -144,14 +144,14 @@ impl HostRank {
         output: &mut Output<'_>,
     ) -> Result<()> {
         self.group.check()?;
-        check_on_host(output)?;
-        norm::check_on_host(output)?;
+        input.require_host()?;
+        output.require_host()?;
         let slot_values = self.slot_values();
         if output.norm.is_some() {
             check_whole_rows("an RMSNorm", layer.n(), slot_values)?;
         }
         let rows = operation.rows as usize;
-        let sums = layer.partial(self.kernels, self.threads, input, rows)?;
+        let sums = layer.partial(self.kernels, self.threads, input, rows);
         for message in messages(rows, layer.n(), slot_values) {
             self.exchange(operation, &sums, &message)?;
             for row in message.rows.clone() {
@@ -180,29 +180,30 @@ impl HostRank {
         columns: Columns<'_, '_>,
     ) -> Result<()> {
         self.group.check()?;
+        input.require_host()?;
         match columns {
             Columns::Each(outputs) => {
-                outputs.iter().try_for_each(check_on_host)?;
+                outputs.iter().try_for_each(Output::require_host)?;
                 for (layer, output) in layers.iter().zip(outputs) {
                     self.each_row(layer, input, rows, |row, values| {
                         write(output, row * layer.n(), values);
-                    })?;
+                    });
                 }
             }
             Columns::Gated(output) => {
-                check_on_host(output)?;
+                output.require_host()?;
                 let (gate, up) = (&layers[0], &layers[1]);
                 // As on a GPU, where what is gated must be exchanged together.
                 check_whole_rows("SwiGLU", 2 * gate.n(), self.slot_values())?;
                 let mut ups = Vec::with_capacity(rows * up.n());
-                self.each_row(up, input, rows, |_, values| ups.extend_from_slice(values))?;
+                self.each_row(up, input, rows, |_, values| ups.extend_from_slice(values));
                 self.each_row(gate, input, rows, |row, values| {
                     let start = row * gate.n();
                     for (value, up) in values.iter_mut().zip(&ups[start..]) {
                         *value = gated(*value, *up);
                     }
                     write(output, start, values);
-                })?;
+                });
             }
         }
         Ok(())
@@ -215,9 +216,9 @@ impl HostRank {
         input: &Input<'_>,
         rows: usize,
         mut pass: impl FnMut(usize, &mut [f32]),
-    ) -> Result<()> {
-        let scales = row_scales(input, rows, layer.k())?;
-        let sums = layer.partial(self.kernels, self.threads, input, rows)?;
+    ) {
+        let scales = row_scales(input, rows, layer.k());
+        let sums = layer.partial(self.kernels, self.threads, input, rows);
         let mut values = vec![0.0; layer.n()];
         for (row, scale) in scales.into_iter().enumerate() {
             for (strip, values) in values.chunks_exact_mut(TILE).enumerate() {
@@ -226,7 +227,6 @@ impl HostRank {
             transform(layer, 0, scale, &mut values);
             pass(row, &mut values);
         }
-        Ok(())
     }
 
     /// Sends this rank's values of a message and leaves the sums over all ranks in `self.message`.

@@ -229,7 +229,7 @@ fn every_variant_computes_every_format_like_the_reference() {
             .partial(&x.iter().map(|x| x.to_f64()).collect::<Vec<_>>(), 6);
         let layer = HostLinear::load(&packed.linear()).unwrap();
         for kernels in Kernels::available() {
-            let sums = layer.partial(kernels, 1, &x[..].into(), 6).unwrap();
+            let sums = layer.partial(kernels, 1, &x[..].into(), 6);
             let got = (0..6).flat_map(|row| {
                 let sums = &sums;
                 (0..packed.n / TILE).flat_map(move |strip| widen(sums.strip(row, strip)))
@@ -288,7 +288,7 @@ fn a_row_depends_on_neither_its_batch_nor_its_place_in_it() {
     for kernels in Kernels::available() {
         let partial = |x: &[f16]| {
             let rows = x.len() / k;
-            let sums = layer.partial(kernels, 1, &x.into(), rows).unwrap();
+            let sums = layer.partial(kernels, 1, &x.into(), rows);
             let row = |row| {
                 (0..n / TILE)
                     .flat_map(|s| sums.strip(row, s).to_vec())
@@ -329,9 +329,7 @@ fn the_number_of_threads_does_not_change_a_bit() {
     let x = activations(3 * packed.k, 6);
     let layer = HostLinear::load(&packed.linear()).unwrap();
     let with_threads = |threads| {
-        let sums = layer
-            .partial(Kernels::best(), threads, &x[..].into(), 3)
-            .unwrap();
+        let sums = layer.partial(Kernels::best(), threads, &x[..].into(), 3);
         let strips = (0..packed.n / TILE).flat_map(|strip| (0..3).map(move |row| (row, strip)));
         strips
             .flat_map(|(row, strip)| bits(sums.strip(row, strip)))

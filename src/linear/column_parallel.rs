@@ -23,6 +23,8 @@ pub const MAX_LAYERS: usize = 8;
 /// The linears may differ in N, bits, codebook, scales and bias; K is the same. Each computes
 /// `y = ((x ⊙ suh)·H·W·H) ⊙ svh + bias` for the rank's columns, followed by its output's epilogue.
 /// Nothing is exchanged between ranks. [`forward_swiglu`](Self::forward_swiglu) makes one output of two linears.
+///
+/// Dropping it on a GPU is as with a [`RowParallel`](crate::RowParallel).
 #[derive(Debug)]
 pub struct ColumnParallel {
     owner: Owner,
@@ -34,7 +36,8 @@ pub struct ColumnParallel {
 
 impl ColumnParallel {
     /// Loads this rank's columns of each linear, which its split divides along N, with default
-    /// options. Complete when it returns; not collective.
+    /// options. Complete when it returns; not collective. Not on a thread that is capturing a graph, as with
+    /// [`RowParallel::load`](crate::RowParallel::load).
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for no or more than 8 linears, or different K;

@@ -17,6 +17,11 @@ use crate::{Rank, Result, Split};
 /// rounded once (`docs/exl3-format.md`, "Tensor parallelism"). All ranks get the same bits, in every
 /// run; a row's bits do not depend on what the other rows hold, nor on its place among them. On M they
 /// may depend, see [`Arithmetic`](super::Arithmetic).
+///
+/// On a GPU dropping a layer waits for everything that is enqueued on the device, calls of the layer included
+/// ([`Group::new`](crate::Group::new) says for how long). A thread that is capturing a graph must not do it
+/// ([why](crate#threads-streams-and-graphs)), and graphs that hold calls of the layer must not run afterwards
+/// ([why](crate#safety)).
 #[derive(Debug)]
 pub struct RowParallel {
     owner: Owner,
@@ -32,7 +37,8 @@ impl RowParallel {
     /// Loads this rank's rows of `linear`, which `split` divides along K, with default options.
     ///
     /// Complete when it returns: weights are packed and, on a GPU, uploaded. Only the shard's part
-    /// of the mapping is read. May run on all ranks at the same time; is not collective.
+    /// of the mapping is read. May run on all ranks at the same time; is not collective. Not on a thread that
+    /// is capturing a graph ([why](crate#threads-streams-and-graphs)).
     ///
     /// # Errors
     /// [`InvalidSplit`](crate::Error::InvalidSplit) if `split` is not over `linear.k()` and the rank's world;
