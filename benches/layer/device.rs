@@ -1,18 +1,18 @@
 //! The CUDA back end: replays of graphs, timed by events on every rank's stream.
 //!
 //! A graph is a chain of calls over more distinct weights than L2 holds, so every call reads its
-//! weights from memory, as in a model. Beside the calls stands the floor, the same chain of weights read
-//! and nothing else. (`trellink bench` compares with NCCL as well.)
+//! weights from memory, as in a model. What such a time is to be held against, the floor of reading the
+//! weights and NCCL, `trellink bench` measures beside it.
 
-use crate::model::{activations, model, RandomLinear};
+use crate::random::{activations, generator, RandomLinear};
 use criterion::{Criterion, Throughput};
 use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
 use half::f16;
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 use std::time::Duration;
-use trellink::cuda::{devices, links, WeightReader};
-use trellink::format::DType;
+use trellink::cuda::{devices, links};
+use trellink::format::{Codebook, DType};
 use trellink::{Device, Epilogue, Group, Input, Output, Rank, RowParallel, Split, Stream};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -28,29 +28,16 @@ const ROWS: [usize; 2] = [1, 8];
 /// Weights of a chain, in multiples of L2.
 const CACHES: usize = 4;
 
-/// What a chain does with each layer.
-#[derive(Clone)]
-enum Step {
-    /// Calls them with this many rows.
-    Call(usize),
-    /// Reads their weights.
-    Read(Arc<WeightReader>),
-}
-
-/// A rank with its chain. The graph's addresses are those of the other fields.
+/// A rank with its chain. The graph, dropped first, has the addresses of the other fields.
 struct Seat {
     graph: CudaGraph,
     stream: Arc<CudaStream>,
     rank: Rank,
     calls: u64,
     _layers: Arc<Vec<RowParallel>>,
-    _step: Step,
     _x: CudaSlice<f16>,
     _out: CudaSlice<f16>,
 }
-
-// SAFETY: a seat, and with it its graph, is used by one thread at a time.
-unsafe impl Send for Seat {}
 
 pub fn run(criterion: &mut Criterion) -> Result<()> {
     let found = devices()?;
@@ -66,18 +53,18 @@ pub fn run(criterion: &mut Criterion) -> Result<()> {
         for ordinals in &worlds {
             let world = ordinals.len();
             // Every rank holds the preset's shape, whatever the world.
-            let model = model(shard_k * world, n);
+            let random = RandomLinear::new(shard_k * world, n, "4".parse()?, Codebook::Mul1);
             let calls = (CACHES * l2_bytes).div_ceil(shard_k * n / 2).max(4);
             let mut ranks = Group::new(ordinals.iter().map(|&o| Device::Cuda(o))).build()?;
-            let chains = load(&ranks, &model, calls)?;
+            let chains = load(&ranks, &random, calls)?;
             let mut group = criterion.benchmark_group(format!("cuda/{name}/world {world}"));
             group.throughput(Throughput::Bytes((shard_k * n / 2) as u64));
-            for (name, steps) in steps_of(ordinals)? {
-                let seats = ranks.into_iter().zip(&chains).zip(steps);
-                let seats = seats.map(|((rank, layers), step)| Seat::capture(rank, layers, step));
-                let mut seats = seats.collect::<Result<Vec<_>>>()?;
-                group.bench_function(name, |bencher| {
-                    bencher.iter_custom(|calls| slowest(&mut seats, calls));
+            for rows in ROWS {
+                let seats = ranks.into_iter().zip(&chains);
+                let seats = seats.map(|(rank, layers)| Seat::capture(rank, layers, rows));
+                let seats = seats.collect::<Result<Vec<_>>>()?;
+                group.bench_function(format!("M {rows}"), |bencher| {
+                    bencher.iter_custom(|calls| slowest(&seats, calls).expect("replays run"));
                 });
                 ranks = seats.into_iter().map(|seat| seat.rank).collect();
             }
@@ -86,20 +73,10 @@ pub fn run(criterion: &mut Criterion) -> Result<()> {
     Ok(())
 }
 
-/// What is measured, by name: for each rank what its chain does.
-fn steps_of(ordinals: &[usize]) -> Result<Vec<(String, Vec<Step>)>> {
-    let calls = |rows| (format!("M {rows}"), vec![Step::Call(rows); ordinals.len()]);
-    let read = |&ordinal: &usize| Ok(Step::Read(Arc::new(WeightReader::load(ordinal)?)));
-    let mut steps: Vec<_> = ROWS.into_iter().map(calls).collect();
-    let readers = ordinals.iter().map(read).collect::<Result<_>>()?;
-    steps.push(("floor".into(), readers));
-    Ok(steps)
-}
-
 /// Of every rank, as many layers as a chain has: the same weights at different places.
-fn load(ranks: &[Rank], model: &RandomLinear, calls: usize) -> Result<Vec<Arc<Vec<RowParallel>>>> {
-    let linear = model.linear();
-    let split = Split::even(model.k, ranks.len())?;
+fn load(ranks: &[Rank], random: &RandomLinear, calls: usize) -> Result<Vec<Arc<Vec<RowParallel>>>> {
+    let linear = random.view()?;
+    let split = Split::even(linear.k(), ranks.len())?;
     let chain = |rank| {
         let layers = (0..calls).map(|_| RowParallel::load(rank, &linear, &split));
         Ok(Arc::new(layers.collect::<trellink::Result<Vec<_>>>()?))
@@ -108,17 +85,13 @@ fn load(ranks: &[Rank], model: &RandomLinear, calls: usize) -> Result<Vec<Arc<Ve
 }
 
 impl Seat {
-    fn capture(mut rank: Rank, layers: &Arc<Vec<RowParallel>>, step: Step) -> Result<Self> {
+    fn capture(mut rank: Rank, layers: &Arc<Vec<RowParallel>>, rows: usize) -> Result<Self> {
         let Device::Cuda(ordinal) = rank.device() else {
             return Err("the rank is on the host".into());
         };
         let stream = CudaContext::new(ordinal)?.new_stream()?;
         let (k, n) = (layers[0].k(), layers[0].n());
-        let rows = match step {
-            Step::Call(rows) => rows,
-            Step::Read(_) => 1,
-        };
-        let x = stream.clone_htod(&activations(rows * k))?;
+        let x = stream.clone_htod(&activations(&mut generator(2), rows * k))?;
         let mut out = stream.alloc_zeros::<f16>(rows * n)?;
         stream.synchronize()?;
         // Addresses alone: cudarc would record its own events into the graph.
@@ -126,10 +99,6 @@ impl Seat {
         let out_pointer = out.device_ptr_mut(&stream).0;
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
         for layer in layers.iter() {
-            if let Step::Read(reader) = &step {
-                reader.read(layer, Stream::from(&stream))?;
-                continue;
-            }
             // SAFETY: both buffers have these sizes and stay in the seat beside the graph.
             let (input, output) = unsafe {
                 let input = Input::device_raw(x_pointer, DType::F16, rows * k);
@@ -141,47 +110,44 @@ impl Seat {
         }
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         let graph = stream.end_capture(flags)?.ok_or("nothing was captured")?;
+        graph.upload()?;
         Ok(Seat {
             graph,
             stream,
             rank,
             calls: layers.len() as u64,
             _layers: layers.clone(),
-            _step: step,
             _x: x,
             _out: out,
         })
     }
-
-    /// The device's time for `replays` replays, after one that is not timed.
-    fn time(&self, replays: u64) -> Result<Duration> {
-        let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
-        self.graph.launch()?;
-        let start = self.stream.record_event(timed)?;
-        for _ in 0..replays {
-            self.graph.launch()?;
-        }
-        let end = self.stream.record_event(timed)?;
-        let elapsed_ms = start.elapsed_ms(&end)?;
-        self.rank.check()?;
-        Ok(Duration::from_secs_f64(f64::from(elapsed_ms) / 1e3))
-    }
 }
 
-/// The time of the slowest rank for `calls` calls, measured over whole replays.
-fn slowest(seats: &mut [Seat], calls: u64) -> Duration {
+/// The time of the slowest rank for `calls` calls, measured over whole replays after one that is not timed: it keeps
+/// the devices busy meanwhile, and its exchanges bring them into step.
+fn slowest(seats: &[Seat], calls: u64) -> Result<Duration> {
     let chain = seats[0].calls;
     let replays = calls.div_ceil(chain);
-    let start = Barrier::new(seats.len());
-    let timed = |seat: &mut Seat| {
-        start.wait();
-        seat.time(replays).expect("replays run")
+    // In turn, so that no rank's queue is full before the others have anything in theirs.
+    let replay = || seats.iter().try_for_each(|seat| seat.graph.launch());
+    let record = || {
+        let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
+        let events = seats.iter().map(|seat| seat.stream.record_event(timed));
+        events.collect::<std::result::Result<Vec<_>, _>>()
     };
-    let slowest = std::thread::scope(|scope| {
-        let spawn = |seat| scope.spawn(|| timed(seat));
-        let threads: Vec<_> = seats.iter_mut().map(spawn).collect();
-        let times = threads.into_iter().map(|t| t.join().expect("no panic"));
-        times.max().unwrap_or_default()
-    });
-    slowest.mul_f64(calls as f64 / (replays * chain) as f64)
+    replay()?;
+    let starts = record()?;
+    for _ in 0..replays {
+        replay()?;
+    }
+    let ends = record()?;
+    let mut slowest: f32 = 0.0;
+    for ((seat, start), end) in seats.iter().zip(&starts).zip(&ends) {
+        slowest = slowest.max(start.elapsed_ms(end)?);
+        seat.rank.check()?;
+    }
+    let seconds = f64::from(slowest) / 1e3;
+    Ok(Duration::from_secs_f64(
+        seconds * calls as f64 / (replays * chain) as f64,
+    ))
 }

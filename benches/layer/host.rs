@@ -1,10 +1,11 @@
 //! The host back end: whole calls, one thread per rank and its helpers.
 
-use crate::model::{activations, model, RandomLinear};
+use crate::random::{activations, generator, RandomLinear};
 use criterion::{Criterion, Throughput};
 use half::f16;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
+use trellink::format::Codebook;
 use trellink::{Group, Input, Output, Rank, Result, RowParallel, Split, Stream};
 
 const K: usize = 4096;
@@ -28,12 +29,13 @@ impl Seat {
 }
 
 pub fn run(criterion: &mut Criterion) {
-    let model = model(K, N);
+    let bits = "4".parse().expect("the format has it");
+    let random = RandomLinear::new(K, N, bits, Codebook::Mul1);
     for world in [1, 2] {
         let mut group = criterion.benchmark_group(format!("host/{K}x{N}/world {world}"));
         group.throughput(Throughput::Elements((K * N) as u64));
         for rows in [1, 8] {
-            let mut seats = seats(&model, world, rows).expect("a group on the host");
+            let mut seats = seats(&random, world, rows).expect("a group on the host");
             group.bench_function(format!("M {rows}"), |bencher| {
                 bencher.iter_custom(|calls| slowest(&mut seats, calls));
             });
@@ -41,13 +43,13 @@ pub fn run(criterion: &mut Criterion) {
     }
 }
 
-fn seats(model: &RandomLinear, world: usize, rows: usize) -> Result<Vec<Seat>> {
-    let linear = model.linear();
-    let split = Split::even(model.k, world)?;
+fn seats(random: &RandomLinear, world: usize, rows: usize) -> Result<Vec<Seat>> {
+    let linear = random.view()?;
+    let split = Split::even(K, world)?;
     let seat = |rank| {
         let layer = RowParallel::load(&rank, &linear, &split)?;
         Ok(Seat {
-            x: activations(rows * layer.k()),
+            x: activations(&mut generator(2), rows * layer.k()),
             out: vec![f16::ZERO; rows * layer.n()],
             rank,
             layer,

@@ -7,7 +7,9 @@
 #[cfg(feature = "cuda")]
 mod device;
 mod host;
-mod model;
+#[allow(dead_code)] // The program uses all of it.
+#[path = "../../tools/src/random.rs"]
+mod random;
 
 use criterion::{criterion_group, criterion_main, Criterion};
 use std::time::Duration;
