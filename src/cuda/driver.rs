@@ -29,10 +29,23 @@ pub(crate) fn error(error: DriverError, call: &'static str) -> Error {
     }
 }
 
+/// Whether the driver's library can be loaded. It stays so, for cudarc. That has the same question only where it
+/// loads the library itself; where another crate has it link libcuda, as candle does, it has not.
+fn has_driver() -> bool {
+    const NAMES: &[&str] = if cfg!(windows) {
+        &["nvcuda.dll"]
+    } else {
+        &["libcuda.so.1", "libcuda.so"]
+    };
+    // SAFETY: libcuda's initialisers and finalisers have no preconditions.
+    let load = |name: &&str| unsafe { libloading::Library::new(*name) };
+    let library = NAMES.iter().find_map(|name| load(name).ok());
+    library.map(std::mem::forget).is_some()
+}
+
 /// Fails with [`Error::CudaUnavailable`] where there is no driver: cudarc would panic on first use.
 pub(crate) fn require_driver() -> Result<()> {
-    // SAFETY: only tries to load the library by name; it has no other precondition.
-    if !unsafe { sys::is_culib_present() } {
+    if !has_driver() {
         return Err(Error::CudaUnavailable {
             reason: "libcuda was not found; install an NVIDIA driver or use the host".into(),
         });
