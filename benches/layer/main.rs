@@ -4,6 +4,8 @@
 //! `host/4096x4096/world 2/M 1`, `cuda/70b-down/world 2/M 1`. Weights and inputs are random; a world's
 //! time is that of its slowest rank.
 
+#[path = "../../tests/common/mod.rs"]
+mod common;
 #[cfg(feature = "cuda")]
 mod device;
 mod host;

@@ -1,9 +1,6 @@
 //! Random layers of a given shape, 4 bits, mul1, and their inputs.
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-
-pub use common::RandomLinear;
+pub use crate::common::RandomLinear;
 use half::f16;
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use trellink::format::Codebook;
