@@ -15,12 +15,12 @@
 namespace trellink::fault {
 
 enum Fault : uint32_t {
-  // All CTAs of one rank take their time before they begin and before each wait: for kCallsPerTurn calls, then those
-  // of the next rank. So a peer that is not held up gets a call ahead. No fault of the exchange, which must give the
-  // same sums.
-  kDelayedRank = 2,
-  // The same of one CTA of that rank, in every call another one.
+  // One CTA of one rank takes its time before it begins and before each wait, in every call another one; for
+  // kCallsPerTurn calls, then one of the next rank. So a peer that is not held up gets a call ahead. No fault of the
+  // exchange, which must give the same sums.
   kDelayedCta = 1,
+  // The same of all CTAs of that rank.
+  kDelayedRank = 2,
   // Packets 0 and 1 of rank 1 never get to rank 0, in one call of kCallsPerDrop.
   kDroppedPacket = 4,
   // All calls use the same half of an arena.

@@ -254,8 +254,8 @@ void Cta::run() {
     bool progress = false;
     for (const uint32_t warp : order) progress |= run_warp(warp);
     if (!progress) fail("all threads of a CTA wait for each other: divergent warp operation or barrier");
-    // Other CTAs may be what the pollers wait for.
-    sched_yield();
+    // Other CTAs may be what pollers wait for. If nobody polls, a busy machine would only take the CPU away.
+    if (std::any_of(fibers_.begin(), fibers_.end(), [](const Fiber& f) { return f.polled; })) sched_yield();
   }
   if (at_barrier_ != 0) fail("threads left a CTA while others were at a barrier");
 }
