@@ -48,7 +48,7 @@ impl Drop for Shared {
 }
 
 /// The packets and words of one exchange, as one rank sees them, and the memory of the launches that use it.
-/// These follow one another; those of a rank's other exchange may run at the same time.
+/// All launches of a rank follow one another, whichever exchange they use.
 #[derive(Debug)]
 pub(super) struct Channel {
     params: TrellinkExchange,
