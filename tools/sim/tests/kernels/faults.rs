@@ -215,7 +215,8 @@ fn a_mismatch_names_the_rank_whose_packet_is_wrong() {
     let linear = random.linear();
     let split = Split::even(K, 2).unwrap();
     let mut seen = 0;
-    // In these calls it is rank 1 that has a CTA delayed, in one of them the one that would find the mismatch.
+    // In these calls it is rank 1 that has a CTA delayed, in one of them the one that would find the mismatch. Which
+    // thread finds it first is up to chance, and so is whether that thread misses a packet of its own rank.
     for first_epoch in (4..7).cycle().take(15) {
         let config = SimGroup {
             first_epoch,
@@ -235,9 +236,6 @@ fn a_mismatch_names_the_rank_whose_packet_is_wrong() {
                 assert_eq!(peer as usize, 1 - rank);
                 seen += rank;
             }
-        }
-        if seen > 1 {
-            break;
         }
     }
     assert!(seen > 0, "rank 1 has found no mismatch");
