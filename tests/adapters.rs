@@ -9,7 +9,7 @@ use half::f16;
 use std::sync::Arc;
 use std::time::Duration;
 use trellink::format::{Codebook, DType};
-use trellink::{Device, Epilogue, Error, Input, Output, Rank, RowParallel, Split, Stream};
+use trellink::{Device, Epilogue, Input, Output, Rank, RowParallel, Split, Stream};
 
 const K: usize = 256;
 const N: usize = 384;
@@ -173,13 +173,6 @@ fn a_copy_on_another_stream_waits_for_the_call_on_cuda() {
             .read(&copies, &y)
             .assert_same_bits(&want, "a copy on another stream");
     }
-}
-
-fn refused(result: trellink::Result<()>, argument: &str, say: &str) {
-    let error = result.expect_err(argument);
-    let named =
-        matches!(&error, Error::InvalidArgument { argument: found, .. } if *found == argument);
-    assert!(named && error.to_string().contains(say), "{error}");
 }
 
 /// cudarc keeps memory until the stream that it was told of has used it, so that must be the call's.

@@ -1,12 +1,12 @@
 //! The all-reduce kernel in both forms.
 
-use crate::common::{group, rate, Random};
+use crate::common::{group, on_each, on_ranks, rate, row_parallel_call, Random};
 use half::{bf16, f16};
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use std::time::{Duration, Instant};
 use trellink::format::{Codebook, DType};
 use trellink::{Arithmetic, Epilogue, ReduceForm, Split};
-use trellink_sim::{Buffer, Call, Channel, Reduction, SimGroup, SimLinear, SimOutput, SimRank};
+use trellink_sim::{Buffer, Channel, Reduction, SimGroup, SimLinear, SimOutput, SimRank};
 
 const FORMS: [ReduceForm; 2] = [ReduceForm::OneShot, ReduceForm::TwoShot];
 const EPILOGUES: [Epilogue; 2] = [Epilogue::Store, Epilogue::Add];
@@ -126,16 +126,6 @@ fn assert_same(got: &[f32], want: &[f32], what: &str) {
     assert_eq!(got.len(), want.len());
 }
 
-/// Runs a body for every rank at once.
-fn on_all(ranks: Vec<SimRank>, body: impl Fn(usize, &mut SimRank) + Sync) {
-    std::thread::scope(|scope| {
-        for (rank, mut sim) in ranks.into_iter().enumerate() {
-            let body = &body;
-            scope.spawn(move || body(rank, &mut sim));
-        }
-    });
-}
-
 fn dtype_pairs() -> impl Iterator<Item = (DType, DType)> {
     DType::ALL
         .into_iter()
@@ -156,9 +146,9 @@ fn every_world_adds_in_rank_order_in_either_form() {
                 cases.push(case);
             }
         }
-        on_all(group(world).build(), |rank, sim| {
+        on_ranks(&group(world), |rank, mut sim| {
             for (i, case) in cases.iter().enumerate() {
-                case.check(sim, rank, &format!("world {world}, case {i}"));
+                case.check(&mut sim, rank, &format!("world {world}, case {i}"));
             }
         });
     }
@@ -177,10 +167,10 @@ fn every_pair_of_dtypes_and_epilogue_is_rounded_once() {
             }
         }
     }
-    on_all(group(3).build(), |rank, sim| {
+    on_ranks(&group(3), |rank, mut sim| {
         for case in &cases {
             let what = format!("{:?} {:?} {:?}", case.dtypes, case.epilogue, case.form);
-            case.check(sim, rank, &what);
+            case.check(&mut sim, rank, &what);
         }
     });
 }
@@ -197,8 +187,8 @@ fn tensors_larger_than_a_slot_take_several_launches() {
             for dtypes in [(DType::F32, DType::F16), (DType::Bf16, DType::F32)] {
                 let mut case = Case::random(&mut rng, 2, 201, dtypes);
                 (case.form, case.epilogue) = (form, Epilogue::Add);
-                on_all(config.build(), |rank, sim| {
-                    let (got, launches) = case.run(sim, rank);
+                on_ranks(&config, |rank, mut sim| {
+                    let (got, launches) = case.run(&mut sim, rank);
                     assert!(launches > 1, "{launches} launches");
                     assert_same(&got, &case.want(), "several launches");
                 });
@@ -214,8 +204,8 @@ fn a_call_in_place_replaces_its_input() {
         for dtype in DType::ALL {
             let mut case = Case::random(&mut rng, 2, 900, (dtype, dtype));
             (case.form, case.in_place) = (form, true);
-            on_all(group(2).build(), |rank, sim| {
-                case.check(sim, rank, "in place");
+            on_ranks(&group(2), |rank, mut sim| {
+                case.check(&mut sim, rank, "in place");
             });
         }
     }
@@ -230,7 +220,9 @@ fn ranks_with_different_numbers_of_sms_agree_on_chunks() {
         let mut ranks = group(3).build();
         ranks[0].set_sms(1);
         ranks[2].set_sms(5);
-        on_all(ranks, |rank, sim| case.check(sim, rank, "uneven devices"));
+        on_each(ranks, |rank, mut sim| {
+            case.check(&mut sim, rank, "uneven devices")
+        });
     }
 }
 
@@ -258,8 +250,8 @@ fn special_values_pass() {
                         *value = special[if rank + 1 == world { i / 8 } else { i % 8 }];
                     }
                 }
-                on_all(group(world).build(), |rank, sim| {
-                    case.check(sim, rank, &format!("{form:?} {dtypes:?} of {world}"));
+                on_ranks(&group(world), |rank, mut sim| {
+                    case.check(&mut sim, rank, &format!("{form:?} {dtypes:?} of {world}"));
                 });
             }
         }
@@ -324,9 +316,9 @@ fn words_that_look_like_tags_are_gone_when_packets_are_polled() {
         }
         cases.push(case);
     }
-    on_all(config.build(), |rank, sim| {
+    on_ranks(&config, |rank, mut sim| {
         for (call, case) in cases.iter().enumerate() {
-            case.check(sim, rank, &format!("call {call}"));
+            case.check(&mut sim, rank, &format!("call {call}"));
         }
     });
 }
@@ -354,28 +346,12 @@ fn both_forms_and_layers_share_epochs_across_the_wrap_and_through_scrubs() {
         })
         .collect();
     let layer_outputs = std::sync::Mutex::new(Vec::new());
-    on_all(config.build(), |rank, sim| {
+    on_ranks(&config, |rank, mut sim| {
         let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
         for (i, case) in cases.iter().enumerate() {
-            case.check(sim, rank, &format!("call {i}"));
-            let output = SimOutput {
-                data: Buffer::new(&[f32::NAN; 128]),
-                dtype: DType::F32,
-                epilogue: Epilogue::Store,
-            };
-            let call = Call {
-                layers: &[&layer],
-                input: &Buffer::new(&x),
-                dtype: DType::F16,
-                rows: 1,
-                arithmetic: Arithmetic::Fastest,
-                outputs: &[&output],
-            };
-            sim.run(Channel::Group, &call);
-            layer_outputs
-                .lock()
-                .unwrap()
-                .push(output.data.read::<f32>());
+            case.check(&mut sim, rank, &format!("call {i}"));
+            let y = row_parallel_call(&mut sim, Arithmetic::Fastest, &layer, &x, (1, 128));
+            layer_outputs.lock().unwrap().push(y);
         }
         assert_eq!(sim.control(Channel::Group).1, 0);
     });
@@ -421,8 +397,8 @@ fn a_peer_that_is_calls_ahead_is_named_with_its_epoch() {
         let mut ranks = group(2).build();
         ranks[1].skip(Channel::Group, 2);
         let reports = std::sync::Mutex::new([(0, 0, 0, 0); 2]);
-        on_all(ranks, |rank, sim| {
-            case.run(sim, rank);
+        on_each(ranks, |rank, mut sim| {
+            case.run(&mut sim, rank);
             reports.lock().unwrap()[rank] = sim.report();
         });
         let reports = reports.into_inner().unwrap();

@@ -133,35 +133,55 @@ pub(crate) fn row_parallel_in(
 ) -> Vec<Vec<f32>> {
     on_ranks(config, |rank, mut sim| {
         let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
-        let input = Buffer::new(&columns_of(x, linear.k(), split.range(rank)));
-        let output = SimOutput {
-            data: Buffer::new(&vec![f32::NAN; rows * linear.n()]),
-            dtype: DType::F32,
-            epilogue: Epilogue::Store,
-        };
-        let call = Call {
-            layers: &[&layer],
-            input: &input,
-            dtype: DType::F16,
-            rows,
-            arithmetic,
-            outputs: &[&output],
-        };
-        sim.run(Channel::Group, &call);
+        let x = columns_of(x, linear.k(), split.range(rank));
+        let y = row_parallel_call(&mut sim, arithmetic, &layer, &x, (rows, linear.n()));
         assert_eq!(sim.report().0, 0, "rank {rank} reported a failure");
-        output.data.read::<f32>()
+        y
     })
 }
 
-/// Runs `body` on every rank at once; results in rank order.
+/// One rank's part in a row-parallel call of an output [M, N]; that output in f32, NaN where nothing was written.
+pub(crate) fn row_parallel_call(
+    sim: &mut SimRank,
+    arithmetic: Arithmetic,
+    layer: &SimLinear,
+    x: &[f16],
+    (rows, n): (usize, usize),
+) -> Vec<f32> {
+    let output = SimOutput {
+        data: Buffer::new(&vec![f32::NAN; rows * n]),
+        dtype: DType::F32,
+        epilogue: Epilogue::Store,
+    };
+    let call = Call {
+        layers: &[layer],
+        input: &Buffer::new(x),
+        dtype: DType::F16,
+        rows,
+        arithmetic,
+        outputs: &[&output],
+    };
+    sim.run(Channel::Group, &call);
+    output.data.read()
+}
+
+/// Runs `body` on every rank of a new group at once; results in rank order.
 pub(crate) fn on_ranks<T: Send>(
     config: &SimGroup,
+    body: impl Fn(usize, SimRank) -> T + Sync,
+) -> Vec<T> {
+    on_each(config.build(), body)
+}
+
+/// The same on ranks that are there.
+pub(crate) fn on_each<T: Send>(
+    ranks: Vec<SimRank>,
     body: impl Fn(usize, SimRank) -> T + Sync,
 ) -> Vec<T> {
     let body = &body;
     std::thread::scope(|scope| {
         let spawn = |(rank, sim)| scope.spawn(move || body(rank, sim));
-        let ranks: Vec<_> = config.build().into_iter().enumerate().map(spawn).collect();
+        let ranks: Vec<_> = ranks.into_iter().enumerate().map(spawn).collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     })
 }

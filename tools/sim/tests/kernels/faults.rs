@@ -9,7 +9,7 @@ use trellink::format::{Codebook, DType};
 use trellink::reference::ReferenceLinear;
 use trellink::{Arithmetic, Choices, Epilogue, ReduceForm, Split};
 use trellink_sim::Fault::{self, *};
-use trellink_sim::{Buffer, Call, Channel, Reduction, SimGroup, SimLinear, SimOutput, SimRank};
+use trellink_sim::{Buffer, Reduction, SimGroup, SimLinear, SimOutput, SimRank};
 
 const K: usize = 256;
 const N: usize = 128;
@@ -64,7 +64,13 @@ fn run_with(
         let mut wrong = 0;
         for (call, (x, want)) in inputs.iter().zip(&wants).enumerate() {
             before(rank, &mut sim, call);
-            let y = row_parallel_call(&mut sim, &layer, &columns_of(x, K, split.range(rank)), 1, N);
+            let y = row_parallel_call(
+                &mut sim,
+                Arithmetic::Fastest,
+                &layer,
+                &columns_of(x, K, split.range(rank)),
+                (1, N),
+            );
             if sim.report().0 != OK {
                 break;
             }
@@ -94,28 +100,20 @@ fn run_until(faults: &[Fault], timeout: Duration, noticed: impl Fn(&Seen) -> boo
     panic!("nobody has noticed {faults:?}");
 }
 
-fn row_parallel_call(
-    sim: &mut SimRank,
-    layer: &SimLinear,
-    x: &[f16],
-    rows: usize,
-    n: usize,
-) -> Vec<f32> {
+/// A one-shot all-reduce of so many ones.
+fn all_reduce_ones(sim: &mut SimRank, len: usize) {
     let output = SimOutput {
-        data: Buffer::new(&vec![f32::NAN; rows * n]),
+        data: Buffer::new(&vec![0f32; len]),
         dtype: DType::F32,
         epilogue: Epilogue::Store,
     };
-    let call = Call {
-        layers: &[layer],
-        input: &Buffer::new(x),
-        dtype: DType::F16,
-        rows,
-        arithmetic: Arithmetic::Fastest,
-        outputs: &[&output],
-    };
-    sim.run(Channel::Group, &call);
-    output.data.read()
+    sim.all_reduce(&Reduction {
+        input: &Buffer::new(&vec![1f32; len]),
+        dtype: DType::F32,
+        len,
+        form: ReduceForm::OneShot,
+        output: &output,
+    });
 }
 
 #[test]
@@ -151,18 +149,7 @@ fn ctas_that_scrub_late_cost_no_packet_of_an_all_reduce() {
     let states = on_ranks(&config, |_, mut sim| {
         sim.set_faults(&[DelayedCta]);
         for _ in 0..CALLS {
-            let output = SimOutput {
-                data: Buffer::new(&vec![0f32; len]),
-                dtype: DType::F32,
-                epilogue: Epilogue::Store,
-            };
-            sim.all_reduce(&Reduction {
-                input: &Buffer::new(&vec![1f32; len]),
-                dtype: DType::F32,
-                len,
-                form: ReduceForm::OneShot,
-                output: &output,
-            });
+            all_reduce_ones(&mut sim, len);
         }
         sim.report().0
     });
@@ -197,7 +184,7 @@ fn ctas_of_clusters_that_scrub_late_cost_no_packet() {
         let x = columns_of(&x, K, split.range(rank));
         let mut worst = 0f64;
         for _ in 0..CALLS {
-            let y = row_parallel_call(&mut sim, &layer, &x, ROWS, N);
+            let y = row_parallel_call(&mut sim, Arithmetic::Fastest, &layer, &x, (ROWS, N));
             worst = worst.max(error(&y, &want));
         }
         (sim.report().0, worst)
@@ -227,7 +214,7 @@ fn a_mismatch_names_the_rank_whose_packet_is_wrong() {
             let layer = SimLinear::new(&linear.rows(split.range(rank)).unwrap());
             let rows = 1 + rank;
             let x = vec![f16::ONE; rows * K / 2];
-            row_parallel_call(&mut sim, &layer, &x, rows, N);
+            row_parallel_call(&mut sim, Arithmetic::Fastest, &layer, &x, (rows, N));
             sim.report()
         });
         // Whoever is told of the other's failure before it has found one says so.
@@ -291,18 +278,7 @@ fn control_another_call_taken_for_a_late_one() {
         };
         on_ranks(&config, |rank, mut sim| {
             sim.set_faults(faults);
-            let output = SimOutput {
-                data: Buffer::new(&[0u32; 512]),
-                dtype: DType::F32,
-                epilogue: Epilogue::Store,
-            };
-            sim.all_reduce(&Reduction {
-                input: &Buffer::new(&[1f32; 512]),
-                dtype: DType::F32,
-                len: 256 + 256 * rank,
-                form: ReduceForm::OneShot,
-                output: &output,
-            });
+            all_reduce_ones(&mut sim, 256 + 256 * rank);
             sim.report().0
         })
     };
