@@ -42,7 +42,7 @@ pub enum LinearKernel {
     /// Every codebook as formed fp16 weights and inputs in two columns, 4 tokens a pass.
     Formed4,
     /// Every codebook as formed fp16 weights, 8 tokens a pass.
-    Formed8,
+    Wide8,
     /// Every codebook as formed fp16 weights, 16 tokens a pass.
     Wide16,
     /// Every codebook as formed fp16 weights, 32 tokens a pass.
@@ -56,7 +56,7 @@ impl LinearKernel {
     pub const ALL: [LinearKernel; 6] = [
         LinearKernel::Bytes4,
         LinearKernel::Formed4,
-        LinearKernel::Formed8,
+        LinearKernel::Wide8,
         LinearKernel::Wide16,
         LinearKernel::Wide32,
         LinearKernel::Wide64,
@@ -78,7 +78,7 @@ impl LinearKernel {
         match arithmetic {
             Arithmetic::Fastest if rows <= 4 && mul1_only => LinearKernel::Bytes4,
             Arithmetic::Fastest if rows <= 4 => LinearKernel::Formed4,
-            Arithmetic::Fastest if rows <= 8 => LinearKernel::Formed8,
+            Arithmetic::Fastest if rows <= 8 => LinearKernel::Wide8,
             _ if rows <= 16 => LinearKernel::Wide16,
             _ if rows <= 32 || most_tokens < 64 => LinearKernel::Wide32,
             _ => LinearKernel::Wide64,
@@ -90,7 +90,7 @@ impl LinearKernel {
         match self {
             LinearKernel::Bytes4 => "linear_bytes_4",
             LinearKernel::Formed4 => "linear_formed_4",
-            LinearKernel::Formed8 => "linear_formed_8",
+            LinearKernel::Wide8 => "linear_wide_8",
             LinearKernel::Wide16 => "linear_wide_16",
             LinearKernel::Wide32 => "linear_wide_32",
             LinearKernel::Wide64 => "linear_wide_64",
@@ -99,17 +99,17 @@ impl LinearKernel {
 
     /// Whether its arithmetic is one of those for few tokens; `kFewTokens` in csrc/linear. The others may share K
     /// among CTAs.
-    pub fn few_tokens(self) -> bool {
+    pub const fn few_tokens(self) -> bool {
         matches!(self, LinearKernel::Bytes4 | LinearKernel::Formed4)
     }
 
-    /// What its arithmetic needs; the constants of csrc/linear/{bytes,formed,formed_pairs,wide}.cuh.
+    /// What its arithmetic needs; the constants of csrc/linear/{bytes,formed_pairs,wide}.cuh.
     const fn needs(self) -> Needs {
         let (tokens, strips, together, paired_half_bits, token_group_bytes, scale_bytes) =
             match self {
                 LinearKernel::Bytes4 => (4, 2, 1, 8, 2 * (GROUP * 4 + 64), 16),
                 LinearKernel::Formed4 => (4, 1, 1, 0, 2 * (GROUP * 2 + 32), 4),
-                LinearKernel::Formed8 => (8, 1, 1, 0, GROUP * 2 + 32, 4),
+                LinearKernel::Wide8 => (8, 1, 1, 0, GROUP * 2, 4),
                 LinearKernel::Wide16 => (16, 1, 4, 0, GROUP * 2, 4),
                 LinearKernel::Wide32 => (32, 1, 4, 0, GROUP * 2, 4),
                 LinearKernel::Wide64 => (64, 1, 4, 0, GROUP * 2, 4),
@@ -121,6 +121,7 @@ impl LinearKernel {
             paired_half_bits,
             token_group_bytes,
             scale_bytes,
+            wide: !self.few_tokens(),
         }
     }
 }
@@ -139,23 +140,20 @@ struct Needs {
     token_group_bytes: usize,
     /// What undoes the scaling of a token's group.
     scale_bytes: usize,
+    /// Whether there are places for all tokens of a pass, spans of several groups, and inputs that another launch can
+    /// make.
+    wide: bool,
 }
 
 impl Needs {
     /// Shared memory for a group of the inputs of all tokens of a pass.
     fn group_bytes(&self, rows: usize) -> usize {
-        let tokens = if self.is_wide() {
+        let tokens = if self.wide {
             self.tokens
         } else {
             self.tokens.min(rows)
         };
         (tokens * self.scale_bytes).next_multiple_of(16) + tokens * self.token_group_bytes
-    }
-
-    /// Whether it is a wide arithmetic: with places for all tokens of a pass, and inputs that another launch
-    /// can make.
-    const fn is_wide(&self) -> bool {
-        self.together > 1
     }
 
     /// Strips that a cluster has or has not.
@@ -258,7 +256,7 @@ impl LaunchShape {
         let pairs = machine.cluster_pairs.min(sms / K_SPLITS);
         let splits = match kernel {
             LinearKernel::Bytes4 | LinearKernel::Formed4 => false,
-            LinearKernel::Formed8 => work.k_groups >= SPLIT_GROUPS,
+            LinearKernel::Wide8 => work.k_groups >= SPLIT_GROUPS,
             // Few units leave half of the SMs idle.
             LinearKernel::Wide16 | LinearKernel::Wide32 | LinearKernel::Wide64 => {
                 work.k_groups >= WIDE_SPLIT_GROUPS || units <= pairs
@@ -289,12 +287,8 @@ impl LaunchShape {
             transform: None,
         };
         shape.hold_input(arithmetic, work, machine);
-        let groups = work.k_groups.div_ceil(k_splits);
-        if kernel == LinearKernel::Wide64
-            && shape.transform.is_none()
-            && groups > shape.chunk_groups as usize
-        {
-            // It has no registers for walking over K in chunks.
+        if kernel == LinearKernel::Wide64 && shape.transform.is_none() && work.k_groups > 0 {
+            // It has no registers for transforming by itself.
             return LaunchShape::new(LinearKernel::Wide32, arithmetic, work, machine);
         }
         shape
@@ -345,7 +339,7 @@ fn span_log2(
     slices: usize,
     machine: Machine,
 ) -> usize {
-    if !kernel.needs().is_wide() {
+    if !kernel.needs().wide {
         return 0;
     }
     let widest = match arithmetic {
@@ -418,7 +412,7 @@ mod tests {
 
     #[test]
     fn clusters_fit_what_the_machine_holds_and_every_one_has_work() {
-        for kernel in [LinearKernel::Formed8, LinearKernel::Wide32] {
+        for kernel in [LinearKernel::Wide8, LinearKernel::Wide32] {
             let unit = kernel.needs().unit();
             for pairs in [1, 5, 66, 200] {
                 for strips in (8..2000).step_by(8) {
@@ -443,12 +437,12 @@ mod tests {
             clustered(kernel, [1, strips, groups, 8], 132, 1 << 17, pairs).k_splits == 2
         };
         for kernel in LinearKernel::ALL {
-            let (few, wide) = (kernel.few_tokens(), kernel.needs().is_wide());
+            let (few, by_fours) = (kernel.few_tokens(), kernel.needs().together == 4);
             assert_eq!(splits(kernel, 512, 48, 66), !few);
-            assert_eq!(splits(kernel, 512, 47, 66), wide);
+            assert_eq!(splits(kernel, 512, 47, 66), by_fours);
             assert!(!splits(kernel, 512, 31, 66));
             // Units that leave every other SM without one.
-            assert_eq!(splits(kernel, 256, 16, 66), wide);
+            assert_eq!(splits(kernel, 256, 16, 66), by_fours);
             assert!(!splits(kernel, 512, 112, 0));
         }
     }
@@ -486,8 +480,8 @@ mod tests {
         assert_eq!(shape(wide, 112, 0, Some(2), None), (1, true));
         assert_eq!(shape(wide, 5000, 66, None, Some(true)), (2, false));
         assert_eq!(
-            shape(LinearKernel::Formed8, 112, 66, Some(2), Some(true)),
-            (2, false)
+            shape(LinearKernel::Wide64, 8, 66, None, Some(false)),
+            (1, true)
         );
         assert_eq!(
             shape(LinearKernel::Bytes4, 112, 66, Some(2), Some(true)),
@@ -497,8 +491,9 @@ mod tests {
 
     #[test]
     fn a_cta_of_a_cluster_holds_the_greater_half_of_k() {
-        let shape = clustered(LinearKernel::Formed8, [8, 256, 49, 8], 132, 1 << 20, 66);
-        assert_eq!(shape.chunk_groups, 25);
+        let shape = clustered(LinearKernel::Wide8, [8, 256, 49, 8], 132, 1 << 20, 66);
+        // And whole spans.
+        assert_eq!(shape.chunk_groups, 26);
     }
 
     #[test]
@@ -519,13 +514,13 @@ mod tests {
         };
         assert_eq!(tight(16), None);
         assert!(tight(17).is_some());
-        for kernel in [
-            LinearKernel::Bytes4,
-            LinearKernel::Formed4,
-            LinearKernel::Formed8,
-        ] {
+        assert_eq!(transform(LinearKernel::Wide8, 8, 48, 0), None);
+        assert!(transform(LinearKernel::Wide8, 1, 49, 0).is_some());
+        for kernel in [LinearKernel::Bytes4, LinearKernel::Formed4] {
             assert_eq!(transform(kernel, 4, 112, 0), None);
         }
+        // What cannot do it by itself.
+        assert!(transform(LinearKernel::Wide64, 64, 1, 0).is_some());
     }
 
     #[test]
@@ -639,13 +634,13 @@ mod tests {
     #[test]
     fn shared_memory_is_what_is_needed_but_never_more_than_there_is() {
         let of = |rows, groups, shared| {
-            let shape = shape(LinearKernel::Formed8, [rows, 8, groups, 8], 8, shared);
+            let shape = shape(LinearKernel::Formed4, [rows, 8, groups, 8], 8, shared);
             (shape.shared_bytes, shape.chunk_groups)
         };
-        assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 * (16 + 288), 16));
+        assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 * (16 + 576), 16));
         assert_eq!(
             of(100, 224, 99 << 10),
-            (16 * 1024 + 36 * (32 + 8 * 288), 36)
+            (16 * 1024 + 36 * (16 + 4 * 576), 36)
         );
         assert_eq!(
             of(1, 0, 99 << 10),
@@ -670,7 +665,7 @@ mod tests {
         for codebook in Codebook::ALL {
             for rows in 1..100 {
                 let kernel = LinearKernel::choose(Arithmetic::Uniform, rows, 64, [codebook]);
-                assert!(kernel.needs().is_wide());
+                assert!(kernel.needs().wide);
                 assert!(kernel.needs().tokens >= rows.min(64));
             }
         }

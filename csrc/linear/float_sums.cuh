@@ -19,8 +19,8 @@ __device__ __forceinline__ uint32_t power_of_two_scale(uint32_t magnitude) {
 // The inverse of a power of two, both as f32 bits.
 __device__ __forceinline__ uint32_t inverse_power_of_two(uint32_t bits) { return (254u << 23) - bits; }
 
-// kBlocks MMA results of 16 channels and 8 tokens each. kAllHeld: shared memory has places for all these tokens.
-template <int kBlocks, bool kAllHeld>
+// kBlocks MMA results of 16 channels and 8 tokens each. Shared memory has places for all these tokens.
+template <int kBlocks>
 struct FloatSums {
   struct Accumulator {
     float v[kBlocks][4] = {};
@@ -33,9 +33,8 @@ struct FloatSums {
                                                    const float (&part)[kBlocks][4], Accumulator& acc) {
 #pragma unroll
     for (int n = 0; n < kBlocks; ++n) {
-      // Columns without a token take any scale that there is a place for; an even number of them.
-      uint32_t token = n * kMmaColumns + lane % kQuads * 2;
-      if constexpr (!kAllHeld) token = min(token, (shared.tokens - 1) / 2 * 2);
+      // Columns without a token take whatever is there.
+      const uint32_t token = n * kMmaColumns + lane % kQuads * 2;
       const float2 scale = *reinterpret_cast<const float2*>(shared.scale(group, token));
 #pragma unroll
       for (int i = 0; i < 4; ++i) acc.v[n][i] = __fmaf_rn(i % 2 ? scale.y : scale.x, part[n][i], acc.v[n][i]);

@@ -4,14 +4,14 @@
 // strips over the whole K of the rank's shard. So a partial sum leaves it once, and the sum over ranks
 // and the gathering of a 128-column group for the output transform are the same exchange.
 //
-// An arithmetic (formed.cuh, formed_pairs.cuh, bytes.cuh, wide.cuh) says how weights and inputs meet:
+// An arithmetic (bytes.cuh, formed_pairs.cuh, wide.cuh) says how weights and inputs meet:
 //   Codebooks            the ones it serves
 //   kTokens              tokens of a pass
 //   kStrips              strips that a warp takes at once at up to kPairedHalfBits; beyond, one
 //   kWarpsTogether       warps that take neighbouring strips of the same K groups, a warpgroup or one
 //   kHeldTokens          tokens that shared memory has places for, 0 for as many as there are
 //   kSpans               whether warps take spans of several groups, and operands come through a ring
-//   kChunks              whether K may be longer than what shared memory holds of an input that CTAs transform
+//   kTransforms          whether CTAs transform the input where no other launch has, in chunks of what fits
 //   kTokenGroupBytes     shared memory for a group of one token's inputs, and Scale beside it
 //   store_row            writes a transformed group of a token there
 //   multiply             adds a block's products to an Accumulator
@@ -23,7 +23,6 @@
 #include "linear/columns.cuh"
 #include "linear/cut.cuh"
 #include "linear/finish.cuh"
-#include "linear/formed.cuh"
 #include "linear/formed_pairs.cuh"
 #include "linear/input.cuh"
 #include "linear/operands.cuh"
@@ -69,7 +68,7 @@ class LinearCta {
       // Neither scales nor weights depend on another launch. The scales are needed first.
       if (!params_.operands) prefetch_scales(cut, piece);
       if constexpr (Arithmetic::kSpans) {
-        if (Ring::serves(params_)) Ring::init(places_, false);
+        if (Ring::serves(params_)) Ring::init(places_, piece.strips, false);
       }
       begin_weights(cut, piece);
       if (threadIdx.x == 0) {
@@ -84,7 +83,9 @@ class LinearCta {
     ExchangeState state{};
     if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
     // An empty shard has no input.
-    if (frame.cut.groups() > 0 && !Ring::serves(params_)) load_chunk(frame, frame.cut.first_group);
+    if constexpr (Arithmetic::kTransforms) {
+      if (frame.cut.groups() > 0 && !Ring::serves(params_)) load_chunk(frame, frame.cut.first_group);
+    }
     if (ptx::opaque(threadIdx.x) == 0) frame.exchange = state;
     for (;;) {
       if constexpr (Arithmetic::kStrips > 1) {
@@ -93,12 +94,16 @@ class LinearCta {
       if (!frame.piece.paired(params_)) multiply<1>(frame);
       const Exchange exchange(params_.exchange, common_state(frame));
       if (frame.piece.is_first(frame.cut)) {
-        if (!exchange.enter()) break;
+        if (!exchange.enter()) {
+          leave_cluster();
+          break;
+        }
         // Packets of one CTA may be all that a cluster sends; they are to say that none of it still rewrites tags.
         if (exchange.scrubs()) synchronize();
       }
       reduce_and_push(exchange, frame.piece);
       if (!next_piece(frame)) {
+        leave_cluster();
         if constexpr (Arithmetic::kSpans) ptx::launch_dependents();
         if constexpr (kEpilogues == Epilogues::kColumn) {
           finish_columns(params_, exchange);
@@ -110,7 +115,7 @@ class LinearCta {
       }
     }
     // The other CTAs of the cluster may still read what this one has in shared memory.
-    if (params_.k_splits > 1) ptx::cluster_sync();
+    if (params_.k_splits > 1) ptx::cluster_wait();
   }
 
  private:
@@ -124,6 +129,11 @@ class LinearCta {
     } else {
       __syncthreads();
     }
+  }
+
+  // This CTA reads nothing more of what the others of its cluster have in shared memory.
+  __device__ __forceinline__ void leave_cluster() const {
+    if (params_.k_splits > 1) ptx::cluster_arrive();
   }
 
   // The state by which the whole cluster acts: a failure may come between the loads of two CTAs.
@@ -169,7 +179,7 @@ class LinearCta {
 #endif
     synchronize();
     if constexpr (Arithmetic::kSpans) {
-      if (Ring::serves(params_)) Ring::init(places_, true);
+      if (Ring::serves(params_)) Ring::init(places_, piece.strips, true);
     }
     begin_weights(cut, piece);
     if (ptx::opaque(threadIdx.x) == 0) {
@@ -221,11 +231,13 @@ class LinearCta {
     }
     uint32_t first = 0;
     do {
-      if (!from_ring) {
-        // An empty shard has no input.
-        if (frame.cut.groups() == 0) break;
-        if (first > 0 || !frame.input_is_loaded) load_chunk(frame, frame.cut.first_group + first);
-        __syncthreads();
+      if constexpr (Arithmetic::kTransforms) {
+        if (!from_ring) {
+          // An empty shard has no input.
+          if (frame.cut.groups() == 0) break;
+          if (first > 0 || !frame.input_is_loaded) load_chunk(frame, frame.cut.first_group + first);
+          __syncthreads();
+        }
       }
       const Shared shared(params_, frame.piece.tokens);
       // The groups of a slice do not depend on where chunks begin, so neither does the sum.
@@ -233,7 +245,7 @@ class LinearCta {
                                          frame.cut.groups(), acc};
       const TrellinkSegment& segment = params_.segment[frame.piece.segment];
       Arithmetic::Codebooks::run(segment.codebook, segment.half_bits, gemm);
-    } while (Arithmetic::kChunks && !from_ring && next_chunk(frame, first));
+    } while (Arithmetic::kTransforms && !from_ring && next_chunk(frame, first));
     // What the warp has read, sums may replace.
     __syncwarp();
     if (Share(frame.piece.strips, kCount).works()) {
@@ -262,30 +274,38 @@ class LinearCta {
       const uint32_t channel = i % kPairs * 2, strip = i / kPairs % piece.strips, token = i / kPairs / piece.strips;
       const float* first = shared.sum(strip / count, strip % count, token, channel);
       const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
-      float2 sum = make_float2(0, 0);
-#pragma unroll 1
-      for (uint32_t from = 0; from < splits; ++from) {
-        add_slices(splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
-      }
+      const float2 sum = sum_of_slices(first, stride, share.slices, splits);
       exchange.push((piece.first_token + token) * columns + first_column + strip * kTile + channel, sum.x, sum.y);
     }
   }
 
-  // Adds a pair of sums of every slice to `sum`, in order; the loads of several overlap.
-  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float2& sum) {
-    constexpr uint32_t kBatch = 4;
+  // The sum of a pair of sums of every slice of every CTA of the cluster, in order; the loads of several overlap, and
+  // where another CTA has them, that is most of what they cost.
+  static __device__ __forceinline__ float2 sum_of_slices(const float* first, uint32_t stride, uint32_t slices,
+                                                         uint32_t splits) {
+    constexpr uint32_t kBatch = 8;
+    float2 sum = make_float2(0, 0);
+    uint32_t from = 0, slice = 0;
 #pragma unroll 1
-    for (uint32_t slice = 0; slice < slices; slice += kBatch) {
+    for (uint32_t left = splits * slices; left > 0; left -= min(left, kBatch)) {
       float2 v[kBatch];
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        v[b] = slice + b < slices ? *reinterpret_cast<const float2*>(first + (slice + b) * stride) : make_float2(0, 0);
+        if (b >= left) continue;
+        const float* at = first + slice * stride;
+        if (splits > 1) at = ptx::shared_of_rank(at, from);
+        v[b] = *reinterpret_cast<const float2*>(at);
+        if (++slice == slices) {
+          slice = 0;
+          ++from;
+        }
       }
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        if (slice + b < slices) sum = make_float2(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y));
+        if (b < left) sum = make_float2(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y));
       }
     }
+    return sum;
   }
 
   const TrellinkLinear& params_;

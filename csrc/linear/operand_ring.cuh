@@ -1,8 +1,9 @@
 // The inputs that a launch of the transform kernel has made, on their way to the warps of a slice of K: span by
 // span, around places in shared memory that these warps share.
 //
-// The copy engine fills a place again as soon as the last warp of the slice has done with it, so no warp waits
-// for those of other slices, and none spends its time copying.
+// A warp says when it has done with a place, and goes on. One of the slice's warps, before it begins with its next
+// span, waits until all have said so and starts the copy that fills the place again. So the others spend no time on
+// copying, and none waits for those of other slices.
 #pragma once
 
 #include "linear/cut.cuh"
@@ -14,14 +15,9 @@ namespace trellink {
 // What the rings of a CTA have in shared memory. src/plan.rs knows the greatest number of places.
 struct RingPlaces {
   static constexpr uint32_t kMost = 32;
-  uint64_t full[kMost];
-  uint32_t done[kMost];  // warps that need what is in a place no more
-  // Where each warp is. Here, for the loop wants all registers.
-  struct At {
-    uint32_t first;   // place of its slice
-    uint32_t place;   // behind it, where the span at hand is
-    uint32_t parity;  // of the phase of that place's barrier
-  } at[kWarps];
+  uint64_t full[kMost];   // a span has been copied
+  uint64_t empty[kMost];  // all warps of the slice have done with it
+  uint32_t at[kWarps];    // OperandRing::At of each warp. Here, for the loop wants all registers
 };
 
 // A warp's view of its slice's ring.
@@ -31,19 +27,26 @@ class OperandRing {
   // Whether a launch's inputs come this way.
   static __device__ __forceinline__ bool serves(const TrellinkLinear& params) {
 #if TRELLINK_RINGS
-    return Arithmetic::kHeldTokens > 0 && params.operands != 0;
+    return Arithmetic::kHeldTokens > 0 && (!Arithmetic::kTransforms || params.operands != 0);
 #else
     return false;
 #endif
   }
 
-  // Makes the barriers, anew if they are there. By warp 0, while no copy is on its way; the caller synchronises.
-  static __device__ __forceinline__ void init(RingPlaces& places, bool anew) {
+  // Makes the barriers for a piece of `strips`, anew if they are there. By warp 0, while no copy is on its way; the
+  // caller synchronises.
+  static __device__ __forceinline__ void init(RingPlaces& places, uint32_t strips, bool anew) {
 #if TRELLINK_RINGS
     if (threadIdx.x >= RingPlaces::kMost) return;
-    if (anew) ptx::mbarrier_invalidate(places.full + threadIdx.x);
-    ptx::mbarrier_init(places.full + threadIdx.x);
-    places.done[threadIdx.x] = 0;
+    uint64_t *full = places.full + threadIdx.x, *empty = places.empty + threadIdx.x;
+    if (anew) {
+      ptx::mbarrier_invalidate(full);
+      ptx::mbarrier_invalidate(empty);
+    }
+    ptx::mbarrier_init(full, 1);
+    // A warp takes one strip, so a slice has as many warps as the piece has strips.
+    static_assert(Arithmetic::kStrips == 1 || Arithmetic::kHeldTokens == 0, "a warp takes one strip");
+    ptx::mbarrier_init(empty, strips);
     ptx::fence_mbarrier_init();
 #endif
   }
@@ -55,41 +58,69 @@ class OperandRing {
   // Starts the copies to all places of the share's slice. By its warps, of which this is warp `warp` of the CTA.
   __device__ __forceinline__ void begin(uint32_t warp, const Share& share) const {
     const uint32_t lane = threadIdx.x % kLanes, first = share.slice * params_.places;
-    if (lane == 0) places_.at[warp] = {first, 0, 0};
+    if (lane == 0) places_.at[warp] = At::begin(first, share.slot == 0).bits;
     if (share.slot == 0 && lane < params_.places) fill(first + lane, share.slice + lane * share.slices);
     __syncwarp();
   }
 
-  // Waits for the span at hand of warp `warp`, which this is; the number of its first group in the shared input.
-  __device__ __forceinline__ uint32_t await(uint32_t warp) const {
-    const RingPlaces::At at = places_.at[warp];
-    const uint32_t place = at.first + at.place;
+  // Waits for the span at hand of warp `warp`, which this is: `span`, `stride` behind the one before. The number of its
+  // first group in the shared input.
+  __device__ __forceinline__ uint32_t await(uint32_t warp, uint32_t span, uint32_t stride) const {
+    const At at{places_.at[warp]};
+    if (at.refills() && span >= stride) refill(at, span + (params_.places - 1) * stride);
 #if TRELLINK_RINGS
-    while (!ptx::mbarrier_try_wait(places_.full + place, at.parity)) {
+    while (!ptx::mbarrier_try_wait(places_.full + at.place(), at.parity())) {
     }
 #endif
-    return place << params_.span_log2;
+    return at.place() << params_.span_log2;
   }
 
-  // The warp has done with it; it was span `span`, and the slice's next one lies `stride` spans further.
-  __device__ __forceinline__ void release(uint32_t warp, uint32_t span, uint32_t stride) const {
-    // A warp takes one strip, so a slice has as many warps as the piece has strips.
-    static_assert(Arithmetic::kStrips == 1 || Arithmetic::kHeldTokens == 0, "a warp takes one strip");
+  // The warp has done with it.
+  __device__ __forceinline__ void release(uint32_t warp) const {
     __syncwarp();
+#if TRELLINK_RINGS
     if (threadIdx.x % kLanes == 0) {
-      RingPlaces::At at = places_.at[warp];
-      const uint32_t place = at.first + at.place;
-      if (ptx::atom_add_shared(places_.done + place, 1) + 1 == piece_.strips) {
-        places_.done[place] = 0;
-        fill(place, span + params_.places * stride);
-      }
-      if (++at.place == params_.places) at = {at.first, 0, at.parity ^ 1};
-      places_.at[warp] = at;
+      const At at{places_.at[warp]};
+      places_.at[warp] = at.next(params_.places).bits;
+      ptx::mbarrier_arrive(places_.empty + at.place());
     }
+#endif
     __syncwarp();
   }
 
  private:
+  // Where a warp is: the place of its span, the first one of its slice, the parity of the phase that the place's
+  // barriers are in, and whether the warp is the one that refills.
+  struct At {
+    static constexpr uint32_t kFirst = 1u << 8, kParity = 1u << 16, kRefills = 1u << 17;
+    uint32_t bits;
+
+    static __device__ At begin(uint32_t first, bool refills) { return {first + first * kFirst + refills * kRefills}; }
+    __device__ uint32_t place() const { return bits % kFirst; }
+    __device__ uint32_t first() const { return bits / kFirst % kFirst; }
+    __device__ uint32_t parity() const { return bits / kParity % 2; }
+    __device__ bool refills() const { return bits & kRefills; }
+    __device__ At next(uint32_t places) const {
+      return place() + 1 < first() + places ? At{bits + 1} : At{(bits + 1 - places) ^ kParity};
+    }
+    __device__ At previous(uint32_t places) const {
+      return place() > first() ? At{bits - 1} : At{(bits - 1 + places) ^ kParity};
+    }
+  };
+
+  // Starts the copy of a span, if there is one, to the place that a warp at `at` has left last.
+  __device__ __forceinline__ void refill(const At& at, uint32_t span) const {
+#if TRELLINK_RINGS
+    if (threadIdx.x % kLanes == 0 && span < spans_of(cut_.groups(), params_.span_log2)) {
+      const At left = at.previous(params_.places);
+      while (!ptx::mbarrier_try_wait(places_.empty + left.place(), left.parity())) {
+      }
+      fill(left.place(), span);
+    }
+    __syncwarp();
+#endif
+  }
+
   // Starts the copy of a span, if there is one, to place `place` of the CTA's.
   __device__ __forceinline__ void fill(uint32_t place, uint32_t span) const {
 #if TRELLINK_RINGS

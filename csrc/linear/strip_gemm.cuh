@@ -42,7 +42,7 @@ struct StripGemm {
       uint32_t left = weights.groups();
       uint32_t group = (span << weights.log2()) - first;
       if constexpr (Arithmetic::kSpans) {
-        if (from_ring) group = ring.await(weights.warp());
+        if (from_ring) group = ring.await(weights.warp(), span, weights.stride());
       }
       // The body is long: unrolled, it would only take more registers.
 #pragma unroll 1
@@ -59,7 +59,7 @@ struct StripGemm {
         }
       }
       if constexpr (Arithmetic::kSpans) {
-        if (from_ring) ring.release(weights.warp(), span, weights.stride());
+        if (from_ring) ring.release(weights.warp());
       }
     }
   }

@@ -53,6 +53,8 @@ __device__ __forceinline__ void transform_items(const TrellinkTransform& params)
 template <bool kBf16>
 __device__ __forceinline__ void transform_for(const TrellinkTransform& params) {
   switch (params.pass_tokens) {
+    case Wide<1>::kTokens:
+      return transform_items<Wide<1>, kBf16>(params);
     case Wide<2>::kTokens:
       return transform_items<Wide<2>, kBf16>(params);
     case Wide<4>::kTokens:

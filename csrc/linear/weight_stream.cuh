@@ -29,7 +29,7 @@ class WeightStream {
       : params_(params), streams_(streams), warp_(ptx::warp_index()) {
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x % kLanes == 0) {
-      ptx::mbarrier_init(barrier());
+      ptx::mbarrier_init(barrier(), 1);
       ptx::fence_mbarrier_init();
     }
     __syncwarp();

@@ -1,9 +1,9 @@
-// The arithmetic of formed weights for many tokens: fp16 weights, bit for bit those of the format, times fp16
+// The arithmetic of formed weights for more than a few tokens: fp16 weights, bit for bit those of the format, times fp16
 // inputs. A group of 128 is summed in f32 by the tensor core, then scaled and added to the accumulator in f32.
 //
 // It is also the one for every number of tokens where bits must not depend on it.
 //
-// Four warps take four neighbouring strips together. On Hopper they are a warpgroup where there are more than 16
+// From 16 tokens on, four warps take four neighbouring strips together. On Hopper they are a warpgroup where there are more than 16
 // tokens: its MMA takes the weights from registers, the inputs from shared memory, and may run while the warp
 // decodes the next tiles. An mma.sync of 8 tokens takes 7 to 9 issue slots, one of a warpgroup 13 to 26.
 #pragma once
@@ -14,34 +14,37 @@
 namespace trellink {
 
 template <int kBlocks>
-struct Wide : FloatSums<kBlocks, true> {
-  using typename FloatSums<kBlocks, true>::Accumulator;
+struct Wide : FloatSums<kBlocks> {
+  using typename FloatSums<kBlocks>::Accumulator;
   using Codebooks = AllCodebooks;
   static constexpr int kTokens = kBlocks * kMmaColumns;
   static constexpr int kStrips = 1;
-  static constexpr int kWarpsTogether = 4;
+  static constexpr int kWarpsTogether = kBlocks > 1 ? 4 : 1;
   static constexpr bool kSpans = true;
-  // Transforming a second time would leave 64 tokens too few registers.
-  static constexpr bool kChunks = kBlocks <= 4;
+  // It would leave 64 tokens too few registers.
+  static constexpr bool kTransforms = kBlocks <= 4;
   static constexpr bool kFewTokens = false;
   static constexpr int kPairedHalfBits = 0;
   static constexpr uint32_t kTokenGroupBytes = kGroup * 2;
   // Places for all tokens of a pass, even if there are fewer: the tensor core reads them all.
   static constexpr uint32_t kHeldTokens = kTokens;
   using Shared = SharedLayout<Wide>;
+  static constexpr bool kByWarpgroup = TRELLINK_WGMMA && kBlocks > 2;
   // Tiles that are decoded before their MMAs are started: four, or what registers allow.
   static constexpr int kAhead = kBlocks > 4 ? 2 : 4;
 
-  // A group of inputs is [tile][8 tokens] of what the tensor core calls core matrices: [8 of a tile's 16
-  // channels, twice][token][channel] fp16.
+  // A group of inputs is [tile][8 tokens]. For MMAs of warpgroups these are what the tensor core calls core matrices:
+  // [8 of a tile's 16 channels, twice][token][channel] fp16. For those of a warp, what a lane needs lies together:
+  // [token][quad][half] two channels.
   static constexpr uint32_t kCoreBytes = 8 * 16, kBlockBytes = 2 * kCoreBytes, kTileBytes = kBlocks * kBlockBytes;
+  static constexpr uint32_t kTokenBytes = kByWarpgroup ? 16 : 32, kQuadBytes = kByWarpgroup ? 4 : 8;
 
-  // fp16 of channels 2q, 2q+1 (half 0) or 2q+8, 2q+9 (half 1) of a tile, q being the quad.
+  // fp16 of channels 2q, 2q+1 of a tile, q being the quad; those of 2q+8, 2q+9 follow, or are in the next core matrix.
   template <class Layout>
   static __device__ __forceinline__ uint32_t* word(const Layout& held, uint32_t group, uint32_t tile, uint32_t token,
-                                                   uint32_t half, uint32_t quad) {
-    const uint32_t bytes = tile * kTileBytes + token / kMmaColumns * kBlockBytes + half * kCoreBytes +
-                           token % kMmaColumns * 16 + quad * 4;
+                                                   uint32_t quad) {
+    const uint32_t bytes = tile * kTileBytes + token / kMmaColumns * kBlockBytes + token % kMmaColumns * kTokenBytes +
+                           quad * kQuadBytes;
     return reinterpret_cast<uint32_t*>(held.input(group, 0) + bytes);
   }
 
@@ -53,12 +56,18 @@ struct Wide : FloatSums<kBlocks, true> {
     if (!exists) return;
     const float scale = __uint_as_float(scale_bits);
     if (quad == 0) *held.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
-    uint32_t* to = word(held, group, 0, token, 0, quad);
+    uint32_t* to = word(held, group, 0, token, quad);
 #pragma unroll
     for (int t = 0; t < kBlockTiles; ++t) {
       const float(&v)[4] = row.v[t];
-      to[t * kTileBytes / 4] = ptx::pack_f16x2(__fmul_rn(v[0], scale), __fmul_rn(v[1], scale));
-      to[(t * kTileBytes + kCoreBytes) / 4] = ptx::pack_f16x2(__fmul_rn(v[2], scale), __fmul_rn(v[3], scale));
+      const uint2 x = make_uint2(ptx::pack_f16x2(__fmul_rn(v[0], scale), __fmul_rn(v[1], scale)),
+                                 ptx::pack_f16x2(__fmul_rn(v[2], scale), __fmul_rn(v[3], scale)));
+      if constexpr (kByWarpgroup) {
+        to[t * kTileBytes / 4] = x.x;
+        to[(t * kTileBytes + kCoreBytes) / 4] = x.y;
+      } else {
+        *reinterpret_cast<uint2*>(to + t * kTileBytes / 4) = x;
+      }
     }
   }
 
@@ -73,12 +82,10 @@ struct Wide : FloatSums<kBlocks, true> {
     } else {
       multiply_by_warp<kCodebook>(blocks[0], shared, group, lane, part);
     }
-    FloatSums<kBlocks, true>::add_group(shared, group, lane, part, acc[0]);
+    FloatSums<kBlocks>::add_group(shared, group, lane, part, acc[0]);
   }
 
  private:
-  static constexpr bool kByWarpgroup = TRELLINK_WGMMA && kBlocks > 2;
-
   // Lets the kCount tiles behind kTile be decoded only here: left to itself the compiler decodes the whole block
   // before the first MMA and keeps it in registers.
   template <int kTile, int kCount, int kHalfBits>
@@ -103,8 +110,8 @@ struct Wide : FloatSums<kBlocks, true> {
       for (int n = 0; n < kBlocks; ++n) {
         // Columns without a token hold anything; their results go nowhere.
         const uint32_t token = n * kMmaColumns + row;
-        ptx::mma_m16n8k16_f16(part[n], a[0], a[1], a[2], a[3], *word(shared, group, tile, token, 0, quad),
-                              *word(shared, group, tile, token, 1, quad));
+        const uint2 b = *reinterpret_cast<const uint2*>(word(shared, group, tile, token, quad));
+        ptx::mma_m16n8k16_f16(part[n], a[0], a[1], a[2], a[3], b.x, b.y);
       }
     });
   }

@@ -41,7 +41,7 @@ impl TransformShape {
         sms: usize,
     ) -> Option<Self> {
         let needs = kernel.needs();
-        if !needs.is_wide() {
+        if !needs.wide {
             return None;
         }
         let pass_tokens = needs.tokens;
@@ -49,8 +49,9 @@ impl TransformShape {
         let rounds = (groups * blocks).div_ceil(WARPS);
         let segments = work.half_bits.len();
         let operand_stride = operand_bytes(work.rows.next_multiple_of(pass_tokens), work.k_groups);
-        // What does not fit comes by a ring.
-        let wanted = !fit || work.choices.transform.unwrap_or(rounds >= MIN_ROUNDS);
+        // What does not fit comes by a ring, and what the kernel cannot transform.
+        let must = !fit || kernel == LinearKernel::Wide64;
+        let wanted = must || work.choices.transform.unwrap_or(rounds >= MIN_ROUNDS);
         // An empty shard has no input.
         if !wanted || work.k_groups == 0 || segments * operand_stride > WORKSPACE_BYTES {
             return None;

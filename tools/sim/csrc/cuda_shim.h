@@ -73,7 +73,8 @@ uint32_t* own_counter();
 // The CTA's cluster: its place, a meeting of all threads, and where another CTA has a variable in dynamic or
 // static shared memory. That CTA must have begun and must not end meanwhile.
 uint32_t cluster_rank();
-void cluster_sync();
+void cluster_arrive();
+void cluster_wait();
 const void* shared_of_rank(const void* shared, uint32_t rank);
 // The faults of the running launch, of csrc/comm/fault.cuh.
 uint32_t faults();

@@ -15,7 +15,7 @@
 #include "kernels/all_reduce.cu"
 #include "kernels/decode.cu"
 #include "kernels/linear_bytes_4.cu"
-#include "kernels/linear_formed_8.cu"
+#include "kernels/linear_wide_8.cu"
 #include "kernels/linear_formed_4.cu"
 #include "kernels/link_probe.cu"
 #include "link_faults.h"
@@ -86,6 +86,7 @@ struct Fiber {
   uint64_t exchanges = 0;             // warp operations this lane has begun
   const uint64_t* waits_for = nullptr;  // a counter that has to exceed `value`
   uint64_t value = 0;
+  uint64_t cluster_meets_at = 0;  // arrivals of the cluster for which the fiber waits
   bool done = false;
 };
 
@@ -147,10 +148,12 @@ class Cta {
     cluster.ctas[rank] = this;
   }
   uint32_t cluster_rank() const { return cluster_rank_; }
-  void cluster_sync() {
+  void cluster_arrive() {
     const uint64_t all = cluster_->ctas.size() * fibers_.size();
-    const uint64_t last = (cluster_->arrived++ / all + 1) * all;
-    while (cluster_->arrived < last) poll();
+    fibers_[current_].cluster_meets_at = (cluster_->arrived++ / all + 1) * all;
+  }
+  void cluster_wait() {
+    while (cluster_->arrived < fibers_[current_].cluster_meets_at) poll();
   }
   const void* shared_of_rank(const void* shared, uint32_t rank) const {
     const auto* p = static_cast<const unsigned char*>(shared);
@@ -323,7 +326,8 @@ unsigned char* dynamic_shared() { return Cta::running->shared(); }
 void start_copy(const Copy& copy) { Cta::running->start_copy(copy); }
 void finish_copies(const uint32_t* counter) { Cta::running->finish_copies(counter); }
 uint32_t cluster_rank() { return Cta::running->cluster_rank(); }
-void cluster_sync() { Cta::running->cluster_sync(); }
+void cluster_arrive() { Cta::running->cluster_arrive(); }
+void cluster_wait() { Cta::running->cluster_wait(); }
 const void* shared_of_rank(const void* shared, uint32_t rank) { return Cta::running->shared_of_rank(shared, rank); }
 uint32_t faults() { return chosen_faults; }
 uint32_t* own_counter() { return Cta::running->own_counter(); }
@@ -342,7 +346,7 @@ extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kerne
   static constexpr void (*kKernels[][3])(const TrellinkLinear) = {
       {trellink_linear_bytes_4, trellink_linear_bytes_4_row, trellink_linear_bytes_4_column},
       {trellink_linear_formed_4, trellink_linear_formed_4_row, trellink_linear_formed_4_column},
-      {trellink_linear_formed_8, trellink_linear_formed_8_row, trellink_linear_formed_8_column},
+      {trellink_linear_wide_8, trellink_linear_wide_8_row, trellink_linear_wide_8_column},
       {trellink_linear_wide_16, trellink_linear_wide_16_row, trellink_linear_wide_16_column},
       {trellink_linear_wide_32, trellink_linear_wide_32_row, trellink_linear_wide_32_column},
       {trellink_linear_wide_64, trellink_linear_wide_64_row, trellink_linear_wide_64_column},

@@ -29,6 +29,11 @@ inline uint32_t dp4a_u8(uint32_t a, uint32_t b, uint32_t c) {
   return c;
 }
 
+inline uint32_t sum_u8(uint32_t x, uint32_t c) {
+  for (int i = 0; i < 4; ++i) c += x >> 8 * i & 0xff;
+  return c;
+}
+
 inline double half_value(uint32_t bits) {
   const auto narrow = static_cast<uint16_t>(bits);
   _Float16 h;
@@ -188,13 +193,18 @@ inline T* aligned(T* p, uintptr_t width) {
   return p;
 }
 
-// A barrier's word: the bytes still to come, whether its thread has arrived, the phase.
+// A barrier's word: the bytes still to come, who has arrived, who is to, the phase.
 struct Mbarrier {
   uint32_t bytes;
-  uint16_t arrived, phase;
+  uint8_t arrived, arrivals;
+  uint16_t phase;
 
+  void arrive() {
+    if (arrived == arrivals) sim::fail("a barrier on which too many threads arrive in a phase");
+    ++arrived;
+  }
   void complete_if_due() {
-    if (arrived && bytes == 0) {
+    if (arrived == arrivals && bytes == 0) {
       arrived = 0;
       phase ^= 1;
     }
@@ -202,17 +212,23 @@ struct Mbarrier {
 };
 inline Mbarrier& mbarrier(uint64_t* barrier) { return *reinterpret_cast<Mbarrier*>(barrier); }
 
-inline void mbarrier_init(uint64_t* barrier) { mbarrier(barrier) = {0, 0, 0}; }
+inline void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
+  mbarrier(barrier) = {0, 0, static_cast<uint8_t>(arrivals), 0};
+}
 inline void mbarrier_invalidate(uint64_t* barrier) {
-  if (mbarrier(barrier).arrived || mbarrier(barrier).bytes) sim::fail("a barrier that ends while copies are due");
+  mbarrier(barrier).complete_if_due();
+  if (mbarrier(barrier).arrived || mbarrier(barrier).bytes) sim::fail("a barrier that ends within a phase");
 }
 inline void fence_mbarrier_init() {}
 inline void fence_async_copies() {}
 
 inline void mbarrier_expect(uint64_t* barrier, uint32_t bytes) {
-  if (mbarrier(barrier).arrived) sim::fail("a barrier whose thread arrives twice in a phase");
+  mbarrier(barrier).arrive();
   mbarrier(barrier).bytes += bytes;
-  mbarrier(barrier).arrived = 1;
+}
+inline void mbarrier_arrive(uint64_t* barrier) {
+  mbarrier(barrier).arrive();
+  mbarrier(barrier).complete_if_due();
 }
 
 // A copy takes place at once, or not before it is waited for.
@@ -248,8 +264,6 @@ inline ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
   return sim::load_shared(aligned(p, 16));
 }
 
-inline uint32_t atom_add_shared(uint32_t* p, uint32_t x) { return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL); }
-
 inline uint32_t ld_relaxed_gpu(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline uint64_t ld_relaxed_sys_u64(const uint64_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 inline void st_relaxed_gpu(uint32_t* p, uint32_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
@@ -268,7 +282,12 @@ inline void launch_dependents() {
 }
 
 inline uint32_t cluster_rank() { return sim::cluster_rank(); }
-inline void cluster_sync() { sim::cluster_sync(); }
+inline void cluster_arrive() { sim::cluster_arrive(); }
+inline void cluster_wait() { sim::cluster_wait(); }
+inline void cluster_sync() {
+  cluster_arrive();
+  cluster_wait();
+}
 template <class T>
 const T* shared_of_rank(const T* shared, uint32_t rank) {
   return static_cast<const T*>(sim::shared_of_rank(shared, rank));

@@ -1,4 +1,4 @@
 // Every codebook by formed weights, up to 8 tokens a pass.
 #include "linear/linear.cuh"
 
-TRELLINK_LINEAR_KERNELS(formed_8, Formed)
+TRELLINK_LINEAR_KERNELS(wide_8, Wide<1>)
