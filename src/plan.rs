@@ -26,9 +26,9 @@ const SUM_STRIDE: usize = 20;
 /// CTAs that share K where they do.
 const K_SPLITS: usize = 2;
 /// K groups from which on they do, as measured (docs/performance.md): with fewer, meeting takes longer than half
-/// of the groups. The wide kernels begin earlier, having more input to transform.
-const SPLIT_GROUPS: usize = 48;
-const WIDE_SPLIT_GROUPS: usize = 32;
+/// of the groups. Eight tokens begin earlier, having more input to transform than a few.
+const SPLIT_GROUPS: usize = 32;
+const WIDE_8_SPLIT_GROUPS: usize = 16;
 /// K groups of a CTA from which on a warp of a wide kernel takes spans of four groups, and not of two. Weights that
 /// begin in larger pieces are in the way of the transform ahead (docs/performance.md).
 const LONG_SPAN_GROUPS: usize = 48;
@@ -97,8 +97,7 @@ impl LinearKernel {
         }
     }
 
-    /// Whether its arithmetic is one of those for few tokens; `kFewTokens` in csrc/linear. The others may share K
-    /// among CTAs.
+    /// Whether its arithmetic is one of those for few tokens; `kFewTokens` in csrc/linear.
     pub const fn few_tokens(self) -> bool {
         matches!(self, LinearKernel::Bytes4 | LinearKernel::Formed4)
     }
@@ -255,15 +254,15 @@ impl LaunchShape {
         let sms = machine.sms.clamp(1, MAX_CTAS);
         let pairs = machine.cluster_pairs.min(sms / K_SPLITS);
         let splits = match kernel {
-            LinearKernel::Bytes4 | LinearKernel::Formed4 => false,
-            LinearKernel::Wide8 => work.k_groups >= SPLIT_GROUPS,
+            LinearKernel::Bytes4 | LinearKernel::Formed4 => work.k_groups >= SPLIT_GROUPS,
+            LinearKernel::Wide8 => work.k_groups >= WIDE_8_SPLIT_GROUPS,
             // Few units leave half of the SMs idle.
             LinearKernel::Wide16 | LinearKernel::Wide32 | LinearKernel::Wide64 => {
-                work.k_groups >= WIDE_SPLIT_GROUPS || units <= pairs
+                work.k_groups >= SPLIT_GROUPS || units <= pairs
             }
         };
         let splits = match work.choices.k_splits {
-            Some(chosen) => chosen == K_SPLITS && !kernel.few_tokens(),
+            Some(chosen) => chosen == K_SPLITS,
             None => splits,
         };
         let (k_splits, most) = if splits && pairs > 0 {
@@ -432,17 +431,18 @@ mod tests {
     }
 
     #[test]
-    fn only_formed_weights_of_many_groups_share_k_and_only_where_there_are_clusters() {
+    fn many_groups_are_shared_and_only_where_there_are_clusters() {
         let splits = |kernel, strips, groups, pairs| {
             clustered(kernel, [1, strips, groups, 8], 132, 1 << 17, pairs).k_splits == 2
         };
         for kernel in LinearKernel::ALL {
-            let (few, by_fours) = (kernel.few_tokens(), kernel.needs().together == 4);
-            assert_eq!(splits(kernel, 512, 48, 66), !few);
-            assert_eq!(splits(kernel, 512, 47, 66), by_fours);
-            assert!(!splits(kernel, 512, 31, 66));
+            let eight = kernel == LinearKernel::Wide8;
+            assert!(splits(kernel, 512, 32, 66));
+            assert_eq!(splits(kernel, 512, 31, 66), eight);
+            assert_eq!(splits(kernel, 512, 16, 66), eight);
+            assert!(!splits(kernel, 512, 15, 66));
             // Units that leave every other SM without one.
-            assert_eq!(splits(kernel, 256, 16, 66), by_fours);
+            assert_eq!(splits(kernel, 256, 15, 66), kernel.needs().together == 4);
             assert!(!splits(kernel, 512, 112, 0));
         }
     }
@@ -484,8 +484,8 @@ mod tests {
             (1, true)
         );
         assert_eq!(
-            shape(LinearKernel::Bytes4, 112, 66, Some(2), Some(true)),
-            (1, false)
+            shape(LinearKernel::Bytes4, 8, 66, Some(2), Some(true)),
+            (2, false)
         );
     }
 

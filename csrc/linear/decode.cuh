@@ -40,19 +40,6 @@ struct LaneBlock {
     if constexpr (kHistoryLanes<kHalfBits> == 2) read_words(block, (lane + kLanes - 2) % kLanes, prev2);
   }
 
-  // Keeps tiles [kFirst, kFirst + kCount) from being decoded before `zero` is known.
-  template <int kFirst, int kCount>
-  __device__ __forceinline__ void hold(uint32_t zero) {
-    constexpr int kBits = Block<kHalfBits>::kLaneTileBits;
-    static_for<kHalfBits>([&](auto word) {
-      if constexpr (word >= kFirst * kBits / 32 && word <= ((kFirst + kCount) * kBits - 1) / 32) {
-        own[word] ^= zero;
-        prev[word] ^= zero;
-        if constexpr (kHistoryLanes<kHalfBits> == 2) prev2[word] ^= zero;
-      }
-    });
-  }
-
   // The words that the codebook makes of the lane's eight states of a tile.
   template <Codebook kCodebook, int kTileIndex>
   __device__ __forceinline__ void scrambled(uint32_t (&x)[kLaneWeights]) const {

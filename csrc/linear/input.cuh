@@ -57,17 +57,18 @@ struct HadamardSigns {
 };
 
 // One lane's values of a transformed row: v[tile] holds channels 2q, 2q+1, 2q+8, 2q+9 of a tile, q
-// being the lane's place in its quad. That is what the lane feeds to the MMAs with this row's token.
+// being the lane's place in its quad. That is what the lane feeds to the MMAs with this row's token, once it is
+// scaled: kHadamardScale is left to be multiplied together with another scale.
 struct RowValues {
   float v[kBlockTiles][4];
 
-  // The greatest magnitude of the row, as f32 bits: these are ordered as magnitudes are, NaN last.
-  __device__ uint32_t magnitude() const {
-    uint32_t greatest = 0;
+  // The greatest magnitude of the row; NaN if there is one.
+  __device__ float magnitude() const {
+    float greatest = 0;
 #pragma unroll
-    for (int i = 0; i < kBlockTiles * 4; ++i) greatest = max(greatest, __float_as_uint(v[i / 4][i % 4]) & 0x7fffffffu);
-    greatest = max(greatest, __shfl_xor_sync(0xffffffffu, greatest, 1));
-    return max(greatest, __shfl_xor_sync(0xffffffffu, greatest, 2));
+    for (int i = 0; i < kBlockTiles * 4; ++i) greatest = ptx::greater_magnitude(greatest, v[i / 4][i % 4]);
+    greatest = ptx::greater_magnitude(greatest, __shfl_xor_sync(0xffffffffu, greatest, 1));
+    return ptx::greater_magnitude(greatest, __shfl_xor_sync(0xffffffffu, greatest, 2));
   }
 };
 
@@ -101,7 +102,7 @@ __device__ __forceinline__ void transform_tile(const HadamardSigns& h, uint2 x, 
   }
 }
 
-// The 8-point transform over the tiles of a row, and the scale that makes the whole orthonormal.
+// The 8-point transform over the tiles of a row.
 __device__ __forceinline__ void transform_across_tiles(RowValues& row) {
 #pragma unroll
   for (int distance = 1; distance < kBlockTiles; distance *= 2) {
@@ -114,8 +115,6 @@ __device__ __forceinline__ void transform_across_tiles(RowValues& row) {
       row.v[tile + distance][value] = __fsub_rn(a, b);
     }
   }
-#pragma unroll
-  for (int i = 0; i < kBlockTiles * 4; ++i) row.v[i / 4][i % 4] = __fmul_rn(row.v[i / 4][i % 4], kHadamardScale);
 }
 
 // Transforms a group of eight tokens, of which the lane has a row, and stores it as operands. `x` and `suh`

@@ -268,44 +268,45 @@ class LinearCta {
     const uint64_t columns = static_cast<uint64_t>(params_.strips) * kTile;
     const uint32_t first_column = (piece.strip - params_.first_strip) * kTile;
     const uint32_t splits = params_.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
+    const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
+    static_assert(Arithmetic::kStrips <= 2, "a warp has one strip or two");
+    // Thread by thread through the pairs of a strip, the strips, the tokens.
+    const uint32_t begin = rank * blockDim.x + threadIdx.x, step = splits * blockDim.x / kPairs;
+    const uint32_t channel = begin % kPairs * 2, more_tokens = step / piece.strips, more_strips = step % piece.strips;
+    uint32_t token = begin / kPairs / piece.strips, strip = begin / kPairs % piece.strips;
 #pragma unroll 1
-    for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kPairs;
-         i += splits * blockDim.x) {
-      const uint32_t channel = i % kPairs * 2, strip = i / kPairs % piece.strips, token = i / kPairs / piece.strips;
-      const float* first = shared.sum(strip / count, strip % count, token, channel);
-      const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
-      const float2 sum = sum_of_slices(first, stride, share.slices, splits);
+    while (token < piece.tokens) {
+      const float* first = shared.sum(strip >> (count - 1), strip & (count - 1), token, channel);
+      float2 sum = make_float2(0, 0);
+#pragma unroll 1
+      for (uint32_t from = 0; from < splits; ++from) {
+        add_slices(splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
+      }
       exchange.push((piece.first_token + token) * columns + first_column + strip * kTile + channel, sum.x, sum.y);
+      token += more_tokens;
+      strip += more_strips;
+      if (strip >= piece.strips) {
+        strip -= piece.strips;
+        ++token;
+      }
     }
   }
 
-  // The sum of a pair of sums of every slice of every CTA of the cluster, in order; the loads of several overlap, and
-  // where another CTA has them, that is most of what they cost.
-  static __device__ __forceinline__ float2 sum_of_slices(const float* first, uint32_t stride, uint32_t slices,
-                                                         uint32_t splits) {
-    constexpr uint32_t kBatch = 8;
-    float2 sum = make_float2(0, 0);
-    uint32_t from = 0, slice = 0;
+  // Adds a pair of sums of every slice to `sum`, in order; the loads of several overlap.
+  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float2& sum) {
+    constexpr uint32_t kBatch = 4;
 #pragma unroll 1
-    for (uint32_t left = splits * slices; left > 0; left -= min(left, kBatch)) {
+    for (uint32_t slice = 0; slice < slices; slice += kBatch) {
       float2 v[kBatch];
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        if (b >= left) continue;
-        const float* at = first + slice * stride;
-        if (splits > 1) at = ptx::shared_of_rank(at, from);
-        v[b] = *reinterpret_cast<const float2*>(at);
-        if (++slice == slices) {
-          slice = 0;
-          ++from;
-        }
+        v[b] = slice + b < slices ? *reinterpret_cast<const float2*>(first + (slice + b) * stride) : make_float2(0, 0);
       }
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        if (b < left) sum = make_float2(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y));
+        if (slice + b < slices) sum = make_float2(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y));
       }
     }
-    return sum;
   }
 
   const TrellinkLinear& params_;

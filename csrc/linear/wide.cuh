@@ -30,8 +30,8 @@ struct Wide : FloatSums<kBlocks> {
   static constexpr uint32_t kHeldTokens = kTokens;
   using Shared = SharedLayout<Wide>;
   static constexpr bool kByWarpgroup = TRELLINK_WGMMA && kBlocks > 2;
-  // Tiles that are decoded before their MMAs are started: four, or what registers allow.
-  static constexpr int kAhead = kBlocks > 4 ? 2 : 4;
+  // Tiles whose warpgroup MMAs are started together, as measured (docs/performance.md).
+  static constexpr int kTilesTogether = kBlocks > 4 ? 2 : 1;
 
   // A group of inputs is [tile][8 tokens]. For MMAs of warpgroups these are what the tensor core calls core matrices:
   // [8 of a tile's 16 channels, twice][token][channel] fp16. For those of a warp, what a lane needs lies together:
@@ -52,9 +52,11 @@ struct Wide : FloatSums<kBlocks> {
   template <class Layout>
   static __device__ __forceinline__ void store_row(const Layout& held, const RowValues& row, uint32_t group,
                                                    uint32_t token, uint32_t quad, bool exists) {
-    const uint32_t scale_bits = power_of_two_scale(row.magnitude());
+    const float magnitude = __fmul_rn(row.magnitude(), kHadamardScale);
+    const uint32_t scale_bits = power_of_two_scale(__float_as_uint(magnitude));
     if (!exists) return;
-    const float scale = __uint_as_float(scale_bits);
+    // A power of two rounds nothing, so one multiplication does what two would.
+    const float scale = __fmul_rn(kHadamardScale, __uint_as_float(scale_bits));
     if (quad == 0) *held.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
     uint32_t* to = word(held, group, 0, token, quad);
 #pragma unroll
@@ -86,15 +88,6 @@ struct Wide : FloatSums<kBlocks> {
   }
 
  private:
-  // Lets the kCount tiles behind kTile be decoded only here: left to itself the compiler decodes the whole block
-  // before the first MMA and keeps it in registers.
-  template <int kTile, int kCount, int kHalfBits>
-  static __device__ __forceinline__ void hold(LaneBlock<kHalfBits>& block, const Shared& shared, uint32_t group) {
-    // Scales are positive.
-    const uint32_t zero = ptx::ld_volatile_shared(shared.scale(group, 0)) >> 31;
-    if constexpr (kTile + 1 < kBlockTiles) block.template hold<kTile + 1, kCount>(zero);
-  }
-
   // part = block * group `group` of the shared input.
   template <Codebook kCodebook, int kHalfBits>
   static __device__ __forceinline__ void multiply_by_warp(const LaneBlock<kHalfBits>& block, const Shared& shared,
@@ -118,22 +111,27 @@ struct Wide : FloatSums<kBlocks> {
 
   // The same, all of the warpgroup together.
   template <Codebook kCodebook, int kHalfBits>
-  static __device__ __forceinline__ void multiply_by_warpgroup(LaneBlock<kHalfBits> block, const Shared& shared,
+  static __device__ __forceinline__ void multiply_by_warpgroup(const LaneBlock<kHalfBits>& block, const Shared& shared,
                                                                uint32_t group, float (&part)[kBlocks][4]) {
 #if TRELLINK_WGMMA
     // The group is the same for all lanes, but the compiler does not know: in uniform registers it costs less.
     const unsigned char* inputs_at = shared.input(__shfl_sync(0xffffffffu, group, 0), 0);
     const uint64_t inputs = ptx::matrix_descriptor(inputs_at, kCoreBytes, kBlockBytes);
-    static_for<kBlockTiles>([&](auto tile) {
-      uint32_t x[kLaneWeights], a[4];
-      block.template scrambled<kCodebook, tile>(x);
-      form_weights<kCodebook>(x, a);
+    uint32_t a[2][kTilesTogether][4];
+    static_for<kBlockTiles / kTilesTogether>([&](auto batch) {
+      static_for<kTilesTogether>([&](auto i) {
+        uint32_t x[kLaneWeights];
+        block.template scrambled<kCodebook, batch * kTilesTogether + i>(x);
+        form_weights<kCodebook>(x, a[batch % 2][i]);
+      });
       ptx::wgmma_fence();
-      ptx::wgmma_f16(part, a, inputs + tile * (kTileBytes / 16), tile > 0);
+      static_for<kTilesTogether>([&](auto i) {
+        constexpr int kTile = batch * kTilesTogether + i;
+        ptx::wgmma_f16(part, a[batch % 2][i], inputs + kTile * (kTileBytes / 16), kTile > 0);
+      });
       ptx::wgmma_commit();
-      // The one before has ended; this one may last while the next tile is decoded.
+      // The ones before have ended; these may last while the next tiles are decoded.
       ptx::wgmma_wait<1>();
-      if constexpr (tile % kAhead == kAhead - 1) hold<tile, kAhead>(block, shared, group);
     });
     ptx::wgmma_wait<0>();
     ptx::wgmma_results(part);

@@ -78,6 +78,13 @@ __device__ __forceinline__ float f16_to_f32(uint32_t half_bits) {
   return d;
 }
 
+// The greater of the magnitudes of two floats; NaN if one is.
+__device__ __forceinline__ float greater_magnitude(float x, float y) {
+  float d;
+  asm("{ .reg .f32 a, b; abs.f32 a, %1; abs.f32 b, %2; max.NaN.f32 %0, a, b; }" : "=f"(d) : "f"(x), "f"(y));
+  return d;
+}
+
 // 1 / x to within a unit in the last place.
 __device__ __forceinline__ float reciprocal(float x) {
   float d;
@@ -314,14 +321,6 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint
 }
 
 #endif
-
-// A load from shared memory that stays where it is written.
-__device__ __forceinline__ uint32_t ld_volatile_shared(const void* shared) {
-  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  uint32_t d;
-  asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(d) : "r"(address) : "memory");
-  return d;
-}
 
 // Asks for the 128-byte line of an address; nothing depends on it.
 __device__ __forceinline__ void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }

@@ -265,15 +265,10 @@ fn cluster_dimension(ctas: u32) -> sys::CUlaunchAttribute {
     }
 }
 
-/// How many clusters of two CTAs the device holds at once of whichever linear kernel that shares K.
-/// `linear` is in the order of [`LinearKernel::ALL`].
+/// How many clusters of two CTAs the device holds at once of whichever linear kernel.
 fn cluster_pairs(linear: &[[Kernel; Epilogues::SUFFIXES.len()]]) -> Result<usize> {
     let mut least = usize::MAX;
-    let sharing = LinearKernel::ALL.iter().zip(linear);
-    for loaded in sharing
-        .filter(|(kernel, _)| !kernel.few_tokens())
-        .flat_map(|(_, loaded)| loaded)
-    {
+    for loaded in linear.iter().flatten() {
         let launch = Launch {
             grid: 2,
             cluster: 2,

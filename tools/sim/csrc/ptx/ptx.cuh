@@ -59,6 +59,11 @@ inline uint32_t hfma2(uint32_t a, uint32_t b, uint32_t c) {
          half_bits(half_value(a >> 16) * half_value(b >> 16) + half_value(c >> 16)) << 16;
 }
 
+inline float greater_magnitude(float x, float y) {
+  if (x != x || y != y) return __builtin_nanf("");
+  return std::max(std::fabs(x), std::fabs(y));
+}
+
 inline uint32_t pack_f16x2(float lo, float hi) { return half_bits(lo) | half_bits(hi) << 16; }
 
 inline uint32_t bf16_bits(float x) {
@@ -176,12 +181,6 @@ void wgmma_f16(float (&d)[kBlocks][4], const uint32_t (&a)[4], uint64_t b, bool 
     }
     mma_m16n8k16_f16(d[n], a[0], a[1], a[2], a[3], words[0], words[1]);
   }
-}
-
-inline uint32_t ld_volatile_shared(const void* shared) {
-  uint32_t word;
-  std::memcpy(&word, shared, 4);
-  return word;
 }
 
 inline void trap() { sim::fail("a kernel that this architecture has not"); }
