@@ -262,33 +262,25 @@ class LinearCta {
     // Two values a thread: then a warp's stores are contiguous, and every write over a link is whole. With four, in two
     // stores, the exchange of many rows takes twice as long.
     constexpr uint32_t kPairs = kTile / 2;
+    static_assert(Arithmetic::kStrips <= 2, "a warp has one strip or two");
     const Shared shared(params_, piece.tokens);
     const uint32_t count = piece.strips_per_warp(params_);
     const Share share(piece.strips, count);
     const uint64_t columns = static_cast<uint64_t>(params_.strips) * kTile;
     const uint32_t first_column = (piece.strip - params_.first_strip) * kTile;
     const uint32_t splits = params_.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
-    const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
-    static_assert(Arithmetic::kStrips <= 2, "a warp has one strip or two");
-    // Thread by thread through the pairs of a strip, the strips, the tokens.
-    const uint32_t begin = rank * blockDim.x + threadIdx.x, step = splits * blockDim.x / kPairs;
-    const uint32_t channel = begin % kPairs * 2, more_tokens = step / piece.strips, more_strips = step % piece.strips;
-    uint32_t token = begin / kPairs / piece.strips, strip = begin / kPairs % piece.strips;
 #pragma unroll 1
-    while (token < piece.tokens) {
+    for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kPairs;
+         i += splits * blockDim.x) {
+      const uint32_t channel = i % kPairs * 2, strip = i / kPairs % piece.strips, token = i / kPairs / piece.strips;
       const float* first = shared.sum(strip >> (count - 1), strip & (count - 1), token, channel);
+      const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
       float2 sum = make_float2(0, 0);
 #pragma unroll 1
       for (uint32_t from = 0; from < splits; ++from) {
         add_slices(splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
       }
       exchange.push((piece.first_token + token) * columns + first_column + strip * kTile + channel, sum.x, sum.y);
-      token += more_tokens;
-      strip += more_strips;
-      if (strip >= piece.strips) {
-        strip -= piece.strips;
-        ++token;
-      }
     }
   }
 
