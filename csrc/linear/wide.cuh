@@ -3,9 +3,9 @@
 //
 // It is also the one for every number of tokens where bits must not depend on it.
 //
-// From 16 tokens on, four warps take four neighbouring strips together. On Hopper they are a warpgroup where there are more than 16
-// tokens: its MMA takes the weights from registers, the inputs from shared memory, and may run while the warp
-// decodes the next tiles. An mma.sync of 8 tokens takes 7 to 9 issue slots, one of a warpgroup 13 to 26.
+// From 16 tokens on, four warps take four neighbouring strips together. On Hopper they are a warpgroup where there
+// are more than 16: its MMA takes the weights from registers, the inputs from shared memory, and may run while the
+// warp decodes the next tiles. An mma.sync of 8 tokens takes 7 to 9 issue slots, one of a warpgroup 13 to 26.
 #pragma once
 
 #include "linear/decode.cuh"

@@ -141,7 +141,7 @@ impl Deaths {
 /// Kills `TRELLINK_REPEAT` victims after those of the warm-up.
 fn survive_all(platform: &Platform, moment: Moment) {
     let times = repeats();
-    let _watchdog = Watchdog::new("kills", Duration::from_secs(120 + 5 * times as u64));
+    let _watchdog = Watchdog::new("kills", Duration::from_secs(120 + 20 * times as u64));
     let mut rng = Seed::new(0xdead).rng(0);
     let mut delay = || Duration::from_micros(rng.random_range(0..20_000));
     let mut deaths = Deaths::new(platform, moment);
