@@ -34,6 +34,9 @@ const MAX_TILE_WORDS: usize = 64;
 /// u32 words that one lane owns of the largest block.
 const MAX_LANE_WORDS: usize = 16;
 
+/// Packed words that are worth a thread: a millisecond's work or so.
+const THREAD_WORDS: usize = 1 << 18;
+
 /// The order of the words of a block at one bitrate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BlockLayout {
@@ -86,7 +89,8 @@ impl BlockLayout {
     /// Packs a whole shard of `k` × `n` channels.
     ///
     /// `tile(kt, nt)` gives the bytes of the tile at rows 16·kt and columns 16·nt, exactly
-    /// [`Bits::tile_bytes`] of them, as in the file.
+    /// [`Bits::tile_bytes`] of them, as in the file. Large shards are packed by as many threads as
+    /// there are cores.
     ///
     /// # Panics
     /// If `k` is not a multiple of 128 or `n` not of 16, or a tile has another length.
@@ -94,7 +98,7 @@ impl BlockLayout {
         &self,
         k: usize,
         n: usize,
-        tile: impl Fn(usize, usize) -> &'a [u8],
+        tile: impl Fn(usize, usize) -> &'a [u8] + Sync,
     ) -> Vec<u32> {
         let mut packed = vec![0; self.words(k, n)];
         self.pack_into(k, n, tile, &mut packed);
@@ -109,16 +113,56 @@ impl BlockLayout {
         &self,
         k: usize,
         n: usize,
-        tile: impl Fn(usize, usize) -> &'a [u8],
+        tile: impl Fn(usize, usize) -> &'a [u8] + Sync,
         packed: &mut [u32],
     ) {
         self.check_shape(k, n, packed.len());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores.min(packed.len() / THREAD_WORDS).max(1);
+        self.pack_by(threads, k, &tile, packed);
+    }
+
+    /// [`pack_into`](Self::pack_into) by so many threads, each of which takes neighbouring strips.
+    fn pack_by<'a>(
+        &self,
+        threads: usize,
+        k: usize,
+        tile: &(impl Fn(usize, usize) -> &'a [u8] + Sync),
+        packed: &mut [u32],
+    ) {
+        if packed.is_empty() {
+            return;
+        }
+        let strip_words = self.words(k, TILE);
+        let strips = (packed.len() / strip_words).div_ceil(threads);
+        let parts = packed.chunks_mut(strips * strip_words).enumerate();
+        let pack = |(i, part)| self.pack_strips(k, i * strips, tile, part);
+        if threads == 1 {
+            parts.for_each(pack);
+        } else {
+            std::thread::scope(|scope| {
+                for part in parts {
+                    scope.spawn(move || pack(part));
+                }
+            });
+        }
+    }
+
+    /// Packs the strips from the `first` one on that `packed` has room for.
+    fn pack_strips<'a>(
+        &self,
+        k: usize,
+        first: usize,
+        tile: &impl Fn(usize, usize) -> &'a [u8],
+        packed: &mut [u32],
+    ) {
         let block_words = self.words_per_block();
+        let strips = packed.len() / self.words(k, TILE);
         // Groups outside: then the eight tile rows of a group are read as eight forward streams.
         for group in 0..k / GROUP {
-            for strip in 0..n / TILE {
+            for strip in 0..strips {
                 let start = self.block_index(k, strip, group) * block_words;
-                let tiles = std::array::from_fn(|i| tile(group * BLOCK_TILES + i, strip));
+                let tiles = std::array::from_fn(|i| tile(group * BLOCK_TILES + i, first + strip));
                 self.pack_block(tiles, &mut packed[start..start + block_words]);
             }
         }
@@ -385,6 +429,25 @@ mod tests {
         assert!(pack(bits, 0, 256, &[]).is_empty());
         assert!(BlockLayout::new(bits).unpack(0, 256, &[]).is_empty());
         assert!(pack(bits, 256, 0, &[]).is_empty());
+    }
+
+    #[test]
+    fn threads_pack_what_one_alone_does() {
+        let bits = Bits::from_half_bits(7).unwrap();
+        let layout = BlockLayout::new(bits);
+        let (k, n) = (256, 16 * 11);
+        let tiles = shard_tiles(bits, k, n, 5);
+        let tile = |kt: usize, nt: usize| {
+            &tiles[(kt * 11 + nt) * bits.tile_bytes()..][..bits.tile_bytes()]
+        };
+        let pack = |threads| {
+            let mut packed = vec![0; layout.words(k, n)];
+            layout.pack_by(threads, k, &tile, &mut packed);
+            packed
+        };
+        for threads in [2, 3, 4, 11, 30] {
+            assert_eq!(pack(threads), pack(1), "{threads} threads");
+        }
     }
 
     proptest! {
