@@ -408,8 +408,8 @@ __device__ __forceinline__ uint32_t cluster_rank() {
 #endif
 }
 
-// Tells all threads of the cluster, which cluster_wait, that this one has come here; orders no accesses but
-// those to shared memory that have ended.
+// Tells all threads of the cluster, in their next cluster_wait, that this one has come here. It orders no writes;
+// what this thread has used, it has read.
 __device__ __forceinline__ void cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
