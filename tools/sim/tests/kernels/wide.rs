@@ -19,8 +19,10 @@ fn clusters(pairs: usize, world: usize) -> SimGroup {
     }
 }
 
-/// Rows of one pass of each kernel that shares K, and several passes.
-const FORMED: [(Codebook, Arithmetic, usize); 5] = [
+/// Rows of one pass of each kernel, all of which share K, and several passes.
+const SHARING: [(Codebook, Arithmetic, usize); 7] = [
+    (Codebook::Mul1, Arithmetic::Fastest, 1),
+    (Codebook::Mcg, Arithmetic::Fastest, 3),
     (Codebook::Mul1, Arithmetic::Fastest, 7),
     (Codebook::Mcg, Arithmetic::Uniform, 1),
     (Codebook::ThreeInst, Arithmetic::Fastest, 13),
@@ -31,7 +33,7 @@ const FORMED: [(Codebook, Arithmetic, usize); 5] = [
 #[test]
 fn clusters_that_share_k_are_within_tolerance() {
     let mut rng = StdRng::seed_from_u64(60);
-    for (codebook, arithmetic, rows) in FORMED {
+    for (codebook, arithmetic, rows) in SHARING {
         // 33 groups do not halve.
         for (k, pairs) in [(K, 2), (K + 128, 3), (K, 4)] {
             let random = Random::new(&mut rng, k, 128, codebook, rate(6));
@@ -52,7 +54,7 @@ fn ranks_with_and_without_clusters_agree() {
     let linear = random.linear();
     // Only the first rank has K enough to share.
     let split = Split::explicit(&[K, 512]).unwrap();
-    for rows in [5, 19] {
+    for rows in [2, 5, 19] {
         let x = random_input(&mut rng, rows * linear.k());
         let want = ReferenceLinear::new(&linear).forward(&wide(&x), rows);
         let got = row_parallel(&clusters(2, 2), &linear, &split, &x, rows);
