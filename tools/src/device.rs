@@ -54,10 +54,9 @@ impl Place {
         }
     }
 
-    /// The device of one rank alone, for its process.
+    /// The device of one rank alone.
     pub fn of_rank(&self, rank: usize) -> Place {
         let at = rank % self.devices.len();
-        hold_context(self.devices[at]);
         Place {
             devices: vec![self.devices[at]],
             names: vec![self.names[at].clone()],
@@ -146,10 +145,6 @@ fn cuda(_why: &str, _path: Option<ExchangePath>) -> trellink::Result<Place> {
 fn cuda(why: &str, path: Option<ExchangePath>) -> trellink::Result<Place> {
     let (mut usable, mut refused) = (Vec::new(), Vec::new());
     for info in trellink::cuda::devices()? {
-        // The process of one rank holds that of its own device.
-        if path.is_some() {
-            hold_context(Device::Cuda(info.ordinal));
-        }
         match works(info.ordinal) {
             Ok(()) => usable.push(info),
             Err(error) => refused.push(format!("device {}: {error}", info.ordinal)),
@@ -182,25 +177,6 @@ fn cuda(why: &str, path: Option<ExchangePath>) -> trellink::Result<Place> {
     }
     Ok(place)
 }
-
-/// Holds a device's context until the program ends. One that nobody holds is made anew for every group, which takes
-/// seconds. Whether the device works, is found out elsewhere.
-#[cfg(feature = "cuda")]
-fn hold_context(device: Device) {
-    use cudarc::driver::CudaContext;
-    use std::sync::{Arc, Mutex, PoisonError};
-    static HELD: Mutex<Vec<Arc<CudaContext>>> = Mutex::new(Vec::new());
-    let Device::Cuda(ordinal) = device else {
-        return;
-    };
-    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    if held.iter().all(|context| context.ordinal() != ordinal) {
-        held.extend(CudaContext::new(ordinal));
-    }
-}
-
-#[cfg(not(feature = "cuda"))]
-fn hold_context(_device: Device) {}
 
 /// Whether a group can be built there: the driver, the memory and the kernels are what it takes.
 #[cfg(feature = "cuda")]

@@ -52,7 +52,23 @@ fn cuda_lane(ordinal: usize) -> Result<Lane> {
     // here, so that the stream orders all accesses. Tracking would put events of the time before a
     // capture into the captured graph.
     unsafe { context.disable_event_tracking() };
+    hold_context(ordinal)?;
     Ok(Lane::Cuda(driver("cuStreamCreate", context.new_stream())?))
+}
+
+/// Holds a device's context until the program ends. One that nobody holds is made anew for every group, which takes
+/// seconds.
+#[cfg(feature = "cuda")]
+fn hold_context(ordinal: usize) -> Result<()> {
+    use cudarc::driver::CudaContext;
+    use std::sync::{Arc, Mutex, PoisonError};
+    static HELD: Mutex<Vec<Arc<CudaContext>>> = Mutex::new(Vec::new());
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    if held.iter().all(|context| context.ordinal() != ordinal) {
+        let context = CudaContext::new(ordinal);
+        held.push(crate::tensor::driver("cuDevicePrimaryCtxRetain", context)?);
+    }
+    Ok(())
 }
 
 /// A rank and its lane.
