@@ -98,7 +98,8 @@ class LinearCta {
           leave_cluster();
           break;
         }
-        // Packets of one CTA may be all that a cluster sends; they are to say that none of it still rewrites tags.
+        // Packets of one CTA may be all that a cluster sends; they are to say that none of it still rewrites tags. What
+        // orders the tags is the fence behind them in scrub(); to meet is for shared memory alone.
         if (exchange.scrubs()) synchronize();
       }
       reduce_and_push(exchange, frame.piece);

@@ -64,6 +64,22 @@ fn ranks_with_and_without_clusters_agree() {
 }
 
 #[test]
+fn a_rank_without_channels_agrees_with_one_that_has_all() {
+    let mut rng = StdRng::seed_from_u64(67);
+    let random = Random::new(&mut rng, 512, 128, Codebook::Mul1, rate(8));
+    let linear = random.linear();
+    let split = Split::explicit(&[512, 0]).unwrap();
+    // Of each kernel; 64 tokens a pass have no other input than one that is transformed ahead.
+    for rows in [2, 5, 13, 19, 43] {
+        let x = random_input(&mut rng, rows * linear.k());
+        let want = ReferenceLinear::new(&linear).forward(&wide(&x), rows);
+        let got = row_parallel(&clusters(2, 2), &linear, &split, &x, rows);
+        assert!(error(&got[0], &want) < 4e-4, "{}", error(&got[0], &want));
+        assert_eq!(got[0], got[1]);
+    }
+}
+
+#[test]
 fn a_rows_bits_do_not_depend_on_the_batch_in_clusters() {
     let mut rng = StdRng::seed_from_u64(62);
     let random = Random::new(&mut rng, K, 256, Codebook::Mcg, rate(6));
