@@ -196,6 +196,9 @@ typedef struct TrellinkLinear {
    * clusters one more. */
   uint32_t units;
   uint32_t more_units;
+  /* Not 0: that is whole groups of 128 columns for every cluster, of one segment, and all rows are of one pass. So
+   * clusters finish what they add up. */
+  uint32_t whole_groups;
   /* Bytes of dynamic shared memory of the launch, and those of them for each warp's weights and sums. */
   uint32_t shared_bytes;
   uint32_t warp_bytes;
@@ -206,6 +209,7 @@ typedef struct TrellinkLinear {
   uint32_t span_log2;
   /* Spans that the warps of a slice of K have places for, where the input is transformed. */
   uint32_t places;
+  uint32_t reserved;
   /* What a launch of the transform kernel made of the input, or 0: then every CTA transforms for itself. */
   uint64_t operands;
   /* Bytes from a segment's operands to the next one's. */
@@ -216,18 +220,15 @@ typedef struct TrellinkLinear {
   TrellinkSegment segment[TRELLINK_MAX_SEGMENTS];
 } TrellinkLinear;
 
-/* One launch of the transform kernel: the input of a linear launch for MMAs, in the layout of
+/* One launch of a transform kernel: the input of a linear launch for MMAs, in the layout of
  * csrc/linear/operands.cuh. */
 typedef struct TrellinkTransform {
   /* As in TrellinkLinear. */
   uint64_t x;
   uint64_t x_stride;
-  uint32_t x_dtype;
   uint32_t rows;
   uint32_t k_groups;
   uint32_t segments;
-  /* Tokens of a pass of the linear kernel. */
-  uint32_t pass_tokens;
   uint32_t reserved;
   uint64_t operands;
   uint64_t operand_stride;

@@ -12,7 +12,7 @@ mod tuning;
 pub use transform::{TransformShape, WORKSPACE_BYTES};
 pub use tuning::{Call, Choices, Tuning, TuningEntry};
 
-use crate::format::{Codebook, GROUP};
+use crate::format::{Codebook, GROUP, TILE};
 use crate::Arithmetic;
 
 /// Threads of a CTA; `TRELLINK_LINEAR_THREADS` in csrc/params.h.
@@ -160,6 +160,20 @@ impl Needs {
         self.strips * self.together
     }
 
+    /// Whether every cluster has whole groups of columns, and all of its work is one piece (csrc/linear/cut.cuh).
+    fn is_one_piece(&self, work: &Work<'_>, shape: &LaunchShape) -> bool {
+        let strips = self.unit() * shape.units as usize;
+        let &[half_bits] = work.half_bits else {
+            return false;
+        };
+        let paired = half_bits <= self.paired_half_bits;
+        let most_strips = WARPS * if paired { self.strips } else { 1 };
+        shape.more_units == 0
+            && strips.is_multiple_of(GROUP / TILE)
+            && strips <= most_strips
+            && work.rows <= self.tokens
+    }
+
     /// K groups of the input that fit beside the weights of spans of `span` groups: at least a span, for which every
     /// machine has room (a test sees to it), and whole ones.
     fn groups_that_fit(&self, work: &Work<'_>, span: usize, machine: Machine) -> usize {
@@ -224,6 +238,9 @@ pub struct LaunchShape {
     pub units: u32,
     /// Clusters that have one more.
     pub more_units: u32,
+    /// Whether that is whole groups of 128 columns for every cluster, in one piece: then a cluster finishes what it
+    /// adds up.
+    pub whole_groups: bool,
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
     /// Of these, for each warp's weights and sums.
@@ -278,6 +295,7 @@ impl LaunchShape {
             k_splits: k_splits as u32,
             units: (units / clusters) as u32,
             more_units: (units % clusters) as u32,
+            whole_groups: false,
             shared_bytes: 0,
             warp_bytes: 0,
             chunk_groups: 0,
@@ -285,6 +303,7 @@ impl LaunchShape {
             places: 0,
             transform: None,
         };
+        shape.whole_groups = needs.is_one_piece(work, &shape);
         shape.hold_input(arithmetic, work, machine);
         if kernel == LinearKernel::Wide64 && shape.transform.is_none() && work.k_groups > 0 {
             // It has no registers for transforming by itself.
@@ -302,8 +321,7 @@ impl LaunchShape {
         let span = 1 << self.span_log2;
         let all = groups.next_multiple_of(span);
         let fit = needs.groups_that_fit(work, span, machine);
-        self.transform =
-            TransformShape::new(self.kernel, work, groups, fit >= all, machine.sms.max(1));
+        self.transform = TransformShape::new(self.kernel, work, groups, fit >= all);
         let held = if self.transform.is_some() {
             let spans = (all / span).div_ceil(slices);
             let places = (fit / span / slices).min(spans).min(MAX_PLACES / slices);
@@ -491,36 +509,58 @@ mod tests {
 
     #[test]
     fn a_cta_of_a_cluster_holds_the_greater_half_of_k() {
-        let shape = clustered(LinearKernel::Wide8, [8, 256, 49, 8], 132, 1 << 20, 66);
+        let shape = clustered(LinearKernel::Wide8, [8, 256, 29, 8], 132, 1 << 20, 66);
         // And whole spans.
-        assert_eq!(shape.chunk_groups, 26);
+        assert_eq!(shape.chunk_groups, 16);
     }
 
     #[test]
-    fn the_input_is_transformed_ahead_from_four_rounds_of_a_cta_on() {
+    fn the_input_is_transformed_ahead_from_two_rounds_of_a_cta_on() {
         let transform = |kernel, rows, groups, pairs| {
             clustered(kernel, [rows, 256, groups, 8], 132, 227 << 10, pairs).transform
         };
         // Groups times blocks of eight tokens over 16 warps.
-        assert_eq!(transform(LinearKernel::Wide16, 9, 24, 0), None);
-        assert!(transform(LinearKernel::Wide16, 9, 25, 0).is_some());
-        assert_eq!(transform(LinearKernel::Wide16, 16, 48, 66), None);
-        assert!(transform(LinearKernel::Wide16, 9, 50, 66).is_some());
+        assert_eq!(transform(LinearKernel::Wide16, 9, 8, 0), None);
+        assert!(transform(LinearKernel::Wide16, 9, 9, 0).is_some());
+        assert_eq!(transform(LinearKernel::Wide16, 16, 16, 66), None);
+        assert!(transform(LinearKernel::Wide16, 9, 18, 66).is_some());
         assert!(transform(LinearKernel::Wide32, 64, 13, 0).is_some());
         // Or where it does not fit.
-        let tight = |groups| {
+        let tight = |groups, kib: usize| {
             let work = [9, 256, groups, 8];
-            shape(LinearKernel::Wide16, work, 132, 99 << 10).transform
+            shape(LinearKernel::Wide16, work, 132, kib << 10).transform
         };
-        assert_eq!(tight(16), None);
-        assert!(tight(17).is_some());
-        assert_eq!(transform(LinearKernel::Wide8, 8, 48, 0), None);
-        assert!(transform(LinearKernel::Wide8, 1, 49, 0).is_some());
+        assert_eq!(tight(8, 99), None);
+        assert!(tight(8, 48).is_some());
+        assert_eq!(transform(LinearKernel::Wide8, 8, 16, 0), None);
+        assert!(transform(LinearKernel::Wide8, 1, 17, 0).is_some());
         for kernel in [LinearKernel::Bytes4, LinearKernel::Formed4] {
             assert_eq!(transform(kernel, 4, 112, 0), None);
         }
         // What cannot do it by itself.
         assert!(transform(LinearKernel::Wide64, 64, 1, 0).is_some());
+    }
+
+    #[test]
+    fn clusters_finish_their_own_columns_where_these_are_whole_groups_in_one_piece() {
+        let whole = |kernel, rows, strips, groups, half_bits| {
+            let work = [rows, strips, groups, half_bits];
+            clustered(kernel, work, 132, 227 << 10, 66).whole_groups
+        };
+        for kernel in LinearKernel::ALL {
+            let rows = kernel.needs().tokens;
+            // 64 clusters of 8 strips.
+            assert!(whole(kernel, rows, 512, 32, 8));
+            assert!(whole(kernel, 1, 512, 112, 8));
+            // 64 of 4.
+            assert!(!whole(kernel, rows, 256, 32, 8));
+            // Two passes are two pieces.
+            assert!(!whole(kernel, rows + 1, 512, 32, 8));
+            // So are strips that the warps do not take at once, of which 2048 / 66 in eights are 32.
+            let pairs = kernel == LinearKernel::Bytes4;
+            assert_eq!(whole(kernel, 1, 2048, 32, 8), pairs);
+            assert!(!whole(kernel, 1, 2048, 32, 10));
+        }
     }
 
     #[test]
@@ -593,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn the_transform_has_a_warp_for_every_item_while_the_share_holds_them() {
+    fn the_transform_has_a_warp_for_every_item_and_four_of_the_same_tokens_a_cta() {
         let transform = |rows, groups| {
             shape(LinearKernel::Wide32, [rows, 256, groups, 8], 132, 1 << 17).transform
         };
@@ -602,8 +642,8 @@ mod tests {
             pass_tokens: 32,
             operand_stride,
         };
-        assert_eq!(transform(18, 50), Some(of(38, 50 * 32 * 260)));
-        assert_eq!(transform(512, 128), Some(of(528, WORKSPACE_BYTES as u64)));
+        assert_eq!(transform(18, 50), Some(of(39, 50 * 32 * 260)));
+        assert_eq!(transform(512, 128), Some(of(2048, WORKSPACE_BYTES as u64)));
         assert_eq!(transform(513, 128), None, "more than the workspace holds");
     }
 

@@ -28,6 +28,7 @@
 #include "comm/epoch.h"
 #include "comm/fault.cuh"
 #include "comm/packet.h"
+#include "comm/sum_layout.h"
 #include "params.h"
 #include "ptx/ptx.cuh"
 
@@ -95,7 +96,7 @@ class Exchange {
 
   // Sends values `value` and `value + 1` of this rank to every rank. `value` is even.
   __device__ void push(uint64_t value, float x, float y) const {
-    const uint64_t index = layout_.slot(parity(), params_.rank) + value;
+    const uint64_t index = layout_.slot(parity(), params_.rank) + SumLayout::pair(value);
     const uint64_t px = packet_pack(__float_as_uint(x), tag_);
     const uint64_t py = packet_pack(__float_as_uint(y), tag_);
 #pragma unroll 1
@@ -126,6 +127,34 @@ class Exchange {
       }
     }
     return true;
+  }
+
+  // The same where this rank's own values have not been sent: they are in `sum`, and the sums come into their place.
+  __device__ bool complete(uint64_t value, float (&sum)[4]) const {
+    const float own[4] = {sum[0], sum[1], sum[2], sum[3]};
+    const uint64_t index = SumLayout::pair(value);
+#pragma unroll 1
+    for (uint32_t first = 0; first < params_.world; first += kBatch) {
+      uint32_t words[kBatch][4];
+      if (!receive<kBatch, 2>(first, index, SumLayout::kPairStride, words)) return false;
+#pragma unroll
+      for (uint32_t r = 0; r < kBatch; ++r) {
+        if (first + r >= params_.world) continue;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float part = first + r == params_.rank ? own[i] : __uint_as_float(words[r][i]);
+          sum[i] = first + r == 0 ? part : __fadd_rn(sum[i], part);
+        }
+      }
+    }
+    return true;
+  }
+
+  // Sends values [value, value + 4) of this rank to every other rank. `value` is a multiple of 4.
+  __device__ void push_to_peers(uint64_t value, const float4& v) const {
+    const uint64_t index = SumLayout::pair(value);
+    push_to_peers(index, __float_as_uint(v.x), __float_as_uint(v.y));
+    push_to_peers(index + SumLayout::kPairStride, __float_as_uint(v.z), __float_as_uint(v.w));
   }
 
   __device__ uint32_t rank() const { return params_.rank; }
@@ -170,8 +199,8 @@ class Exchange {
   }
 
   // Tells the CTAs of this rank a word, at packet `index` of this rank's slot in its own arena, which is even.
-  // The calling thread has collected that packet and the next, and nobody else reads them as packets: so
-  // they are free until a later call sends there.
+  // The calling thread has collected that packet and the next, or this rank's own values are not sent, and nobody else
+  // reads them as packets: so they are free until a later call sends there.
   __device__ void post(uint64_t index, uint32_t word) const {
     const uint64_t packet = packet_pack(word, tag_posted(tag_));
     ptx::st_relaxed_sys_v2(slot(params_.rank, params_.rank) + index, packet, packet);
@@ -232,8 +261,8 @@ class Exchange {
 #pragma unroll
       for (uint32_t r = 0; r < kBatch; ++r) {
         if (first + r < params_.world) {
-          const uint64_t* p = arena(params_.rank) + layout_.slot(parity(), first + r) + value;
-          const ulonglong2 packets[2] = {ptx::ld_relaxed_sys_v2(p), ptx::ld_relaxed_sys_v2(p + 2)};
+          const uint64_t* p = arena(params_.rank) + layout_.slot(parity(), first + r) + SumLayout::pair(value);
+          const ulonglong2 packets[2] = {ptx::ld_relaxed_sys_v2(p), ptx::ld_relaxed_sys_v2(p + SumLayout::kPairStride)};
           const uint64_t packet[4] = {packets[0].x, packets[0].y, packets[1].x, packets[1].y};
 #pragma unroll
           for (int i = 0; i < 4; ++i) {

@@ -3,6 +3,7 @@
 
 #include "comm/exchange.cuh"
 #include "format/hadamard.cuh"
+#include "linear/finish_items.cuh"
 #include "linear/input.cuh"
 #include "linear/norm.cuh"
 
@@ -76,32 +77,36 @@ class Finish {
   uint4 before_ = {0, 0, 0, 0};  // what the output held, if it is added to
 };
 
-// Finishes every (row, 128 columns) item of this CTA: one warp an item. kNorm: and what TrellinkNorm says.
-template <bool kNorm>
-__device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange) {
-  constexpr uint32_t kGroupStrips = kGroup / kTile;
-  const uint32_t warp = ptx::warp_index(), lane = threadIdx.x % 32;
-  const uint32_t groups = params.strips / kGroupStrips;
-  const uint32_t items = params.rows * groups;
-  const uint32_t ctas = ptx::grid_ctas();
-  // Neighbouring items go to different CTAs: all SMs poll, none for long.
+// Finishes the items of this warp, whose own sums `kept` has where they stay with the cluster. kNorm: and what
+// TrellinkNorm says.
+template <bool kNorm, class Kept>
+__device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange, const Cut& cut,
+                                            const Kept& kept) {
+  const uint32_t lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (uint32_t item = blockIdx.x + ctas * warp; item < items; item += ctas * kWarps) {
-    const uint32_t row = item / groups, group = item % groups;
-    const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
+  for (FinishItems item(params, cut); item.more(); item.next()) {
+    const uint32_t row = item.row(), group = item.group();
+    const Finish finish(params, params.first_strip + group * FinishItems::kGroupStrips, row, lane);
     if constexpr (kNorm) {
       if (params.norm.out) prefetch_weight(params.norm, group, lane);
     }
     float v[4];
-    const bool arrived = exchange.collect(static_cast<uint64_t>(item) * kGroup + 4 * lane, v);
+    const uint64_t value = static_cast<uint64_t>(item.place()) * kGroup + 4 * lane;
+    bool arrived;
+    if (params.whole_groups) {
+      kept.load(row, group, lane, v);
+      arrived = exchange.complete(value, v);
+    } else {
+      arrived = exchange.collect(value, v);
+    }
     // A transform needs its whole warp; a failed call's outputs are void anyway.
     if (!__all_sync(0xffffffffu, arrived)) return;
     finish.transform(v, lane);
     finish.store(v);
-    if constexpr (kNorm) leave_squares(params, exchange, item, v, lane);
+    if constexpr (kNorm) leave_squares(params, exchange, item.place(), v, lane);
   }
   if constexpr (kNorm) {
-    if (params.norm.out) normalise_rows(params, exchange);
+    if (params.norm.out) normalise_rows(params, exchange, cut);
   }
 }
 

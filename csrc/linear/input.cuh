@@ -117,17 +117,26 @@ __device__ __forceinline__ void transform_across_tiles(RowValues& row) {
   }
 }
 
-// Transforms a group of eight tokens, of which the lane has a row, and stores it as operands. `x` and `suh`
-// point at channel 4q of the lane's row and of the group, q being the lane's place in its quad; `exists`: the
-// row is a token and not a filler.
+// What a lane needs of a group's input scales. `suh` points at channel 4q of the group, q being the lane's place in
+// its quad.
+struct GroupScales {
+  uint2 tile[kBlockTiles];
+
+  __device__ explicit GroupScales(const uint16_t* suh) {
+#pragma unroll
+    for (int t = 0; t < kBlockTiles; ++t) tile[t] = *reinterpret_cast<const uint2*>(suh + t * kTile);
+  }
+};
+
+// Transforms a group of eight tokens, of which the lane has a row, and stores it as operands. `x` points at channel 4q
+// of the lane's row; `exists`: the row is a token and not a filler.
 template <class Arithmetic, bool kBf16, class Layout>
-__device__ __forceinline__ void transform_rows(const HadamardSigns& signs, const uint16_t* x, const uint16_t* suh,
+__device__ __forceinline__ void transform_rows(const HadamardSigns& signs, const uint16_t* x, const GroupScales& scales,
                                                const Layout& to, uint32_t group, uint32_t token, bool exists) {
   RowValues row;
 #pragma unroll
   for (int t = 0; t < kBlockTiles; ++t) {
-    transform_tile<kBf16>(signs, *reinterpret_cast<const uint2*>(x + t * kTile),
-                          *reinterpret_cast<const uint2*>(suh + t * kTile), row.v[t]);
+    transform_tile<kBf16>(signs, *reinterpret_cast<const uint2*>(x + t * kTile), scales.tile[t], row.v[t]);
   }
   transform_across_tiles(row);
   Arithmetic::store_row(to, row, group, token, threadIdx.x % kQuads, exists);
@@ -213,8 +222,8 @@ __device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
     }
     // Rows without a token repeat the last one.
     const uint32_t row = first + lane / kQuads, token = min(row, tokens - 1);
-    transform_rows<Arithmetic, kBf16>(signs, work.x(token, group, channel), work.scales(group, channel), work.shared,
-                                      group, row, row < tokens);
+    transform_rows<Arithmetic, kBf16>(signs, work.x(token, group, channel), GroupScales(work.scales(group, channel)),
+                                      work.shared, group, row, row < tokens);
     group += kWarps;
   }
 }

@@ -67,6 +67,7 @@ class LinearCta {
       const auto piece = Piece<Arithmetic>::first(params_, cut);
       // Neither scales nor weights depend on another launch. The scales are needed first.
       if (!params_.operands) prefetch_scales(cut, piece);
+      prefetch_finish();
       if constexpr (Arithmetic::kSpans) {
         if (Ring::serves(params_)) Ring::init(places_, piece.strips, false);
       }
@@ -102,14 +103,18 @@ class LinearCta {
         // orders the tags is the fence behind them in scrub(); to meet is for shared memory alone.
         if (exchange.scrubs()) synchronize();
       }
-      reduce_and_push(exchange, frame.piece);
+      if (keeps_sums()) {
+        add_up_and_keep(exchange, frame);
+      } else {
+        add_up_and_push(exchange, frame.piece);
+      }
       if (!next_piece(frame)) {
         leave_cluster();
         if constexpr (Arithmetic::kSpans) ptx::launch_dependents();
         if constexpr (kEpilogues == Epilogues::kColumn) {
           finish_columns(params_, exchange);
         } else {
-          finish_rows<kEpilogues == Epilogues::kRow>(params_, exchange);
+          finish_rows<kEpilogues == Epilogues::kRow>(params_, exchange, frame.cut, kept(frame));
         }
         exchange.leave();
         break;
@@ -163,6 +168,16 @@ class LinearCta {
     for (uint32_t i = cut.first_group * kGroupLines + threadIdx.x; i < end; i += blockDim.x) {
       ptx::prefetch_l2(suh + i * kLineBytes);
     }
+  }
+
+  // Brings the output scales near, which come from memory and would be waited for in the end. Each CTA some, whoever
+  // will need them.
+  __device__ __forceinline__ void prefetch_finish() const {
+    constexpr uint32_t kLineBytes = 128, kStripLines = kLineBytes / (kTile * sizeof(uint16_t));
+    const uint32_t line = blockIdx.x + ptx::grid_ctas() * threadIdx.x;
+    const TrellinkSegment& segment = params_.segment[0];
+    if (line * kStripLines >= segment.strips) return;
+    ptx::prefetch_l2(reinterpret_cast<const unsigned char*>(segment.svh) + line * kLineBytes);
   }
 
   // Goes on to the next piece, whose weights it starts; false if there is none.
@@ -257,9 +272,57 @@ class LinearCta {
     synchronize();
   }
 
-  // Adds up the sums of a piece, over the slices of K of this CTA and over the CTAs of the cluster, and
-  // sends them. Each CTA of the cluster does a part, but for few of them the first does all.
-  __device__ __forceinline__ void reduce_and_push(const Exchange& exchange, const Piece<Arithmetic>& piece) const {
+  // Whether clusters finish what they have added up: then there is one piece.
+  __device__ __forceinline__ bool keeps_sums() const {
+    return kEpilogues != Epilogues::kColumn && params_.whole_groups;
+  }
+
+  // Where an item's sums are in shared memory.
+  struct Kept {
+    Shared shared;
+    uint32_t first_group, strips_log2;  // of the cluster; of a warp
+
+    // Those of columns 4l .. 4l+3, l being the lane, of the first slice of K; in the end of all.
+    __device__ float* at(uint32_t row, uint32_t group, uint32_t lane) const {
+      constexpr uint32_t kLanesPerStrip = kTile / 4;
+      const uint32_t strip = (group - first_group) * FinishItems::kGroupStrips + lane / kLanesPerStrip;
+      return shared.sum(strip >> strips_log2, strip & ((1u << strips_log2) - 1), row, lane % kLanesPerStrip * 4);
+    }
+    __device__ void load(uint32_t row, uint32_t group, uint32_t lane, float (&v)[4]) const {
+      const float4 sums = *reinterpret_cast<const float4*>(at(row, group, lane));
+      v[0] = sums.x, v[1] = sums.y, v[2] = sums.z, v[3] = sums.w;
+    }
+  };
+
+  __device__ __forceinline__ Kept kept(const Frame<Arithmetic>& frame) const {
+    return {Shared(params_, frame.piece.tokens), (frame.cut.begin - params_.first_strip) / FinishItems::kGroupStrips,
+            frame.piece.strips_per_warp(params_) - 1};
+  }
+
+  // Adds up the sums of the items that this warp will finish, over the slices of K of this CTA and over the CTAs of
+  // the cluster; sends them to the peers and keeps them where the first slice's were.
+  __device__ __forceinline__ void add_up_and_keep(const Exchange& exchange, const Frame<Arithmetic>& frame) const {
+    const uint32_t lane = threadIdx.x % kLanes;
+    const Kept sums = kept(frame);
+    const Share share(frame.piece.strips, frame.piece.strips_per_warp(params_));
+    const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
+#pragma unroll 1
+    for (FinishItems item(params_, frame.cut); item.more(); item.next()) {
+      float* first = sums.at(item.row(), item.group(), lane);
+      float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 1
+      for (uint32_t from = 0; from < params_.k_splits; ++from) {
+        add_slices(params_.k_splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
+      }
+      exchange.push_to_peers(static_cast<uint64_t>(item.place()) * kGroup + 4 * lane, sum);
+      // Nobody else reads there: other CTAs and warps have other items.
+      *reinterpret_cast<float4*>(first) = sum;
+    }
+  }
+
+  // Adds up the sums of a piece in the same order and sends them to all ranks, this one included. Each CTA of the
+  // cluster does a part, but for few of them the first does all.
+  __device__ __forceinline__ void add_up_and_push(const Exchange& exchange, const Piece<Arithmetic>& piece) const {
     // Two values a thread: then a warp's stores are contiguous, and every write over a link is whole. With four, in two
     // stores, the exchange of many rows takes twice as long.
     constexpr uint32_t kPairs = kTile / 2;
@@ -285,21 +348,28 @@ class LinearCta {
     }
   }
 
-  // Adds a pair of sums of every slice to `sum`, in order; the loads of several overlap.
-  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, float2& sum) {
+  // Adds neighbouring sums of every slice to `sum`, in order; the loads of several overlap.
+  template <class Sums>
+  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, Sums& sum) {
     constexpr uint32_t kBatch = 4;
 #pragma unroll 1
     for (uint32_t slice = 0; slice < slices; slice += kBatch) {
-      float2 v[kBatch];
+      Sums v[kBatch];
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        v[b] = slice + b < slices ? *reinterpret_cast<const float2*>(first + (slice + b) * stride) : make_float2(0, 0);
+        v[b] = slice + b < slices ? *reinterpret_cast<const Sums*>(first + (slice + b) * stride) : Sums{};
       }
 #pragma unroll
       for (uint32_t b = 0; b < kBatch; ++b) {
-        if (slice + b < slices) sum = make_float2(__fadd_rn(sum.x, v[b].x), __fadd_rn(sum.y, v[b].y));
+        if (slice + b < slices) sum = added(sum, v[b]);
       }
     }
+  }
+  static __device__ __forceinline__ float2 added(float2 a, float2 b) {
+    return make_float2(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y));
+  }
+  static __device__ __forceinline__ float4 added(float4 a, float4 b) {
+    return make_float4(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w));
   }
 
   const TrellinkLinear& params_;

@@ -14,6 +14,7 @@
 
 #include "comm/exchange.cuh"
 #include "format/hadamard.cuh"
+#include "linear/finish_items.cuh"
 #include "linear/input.cuh"
 
 namespace trellink {
@@ -88,18 +89,15 @@ __device__ __forceinline__ bool collect_squares(const Exchange& exchange, uint64
 }
 
 // Normalises the items that this warp has finished, `finish_rows`' items in its order.
-__device__ __forceinline__ void normalise_rows(const TrellinkLinear& params, const Exchange& exchange) {
+__device__ __forceinline__ void normalise_rows(const TrellinkLinear& params, const Exchange& exchange, const Cut& cut) {
   const TrellinkNorm& norm = params.norm;
   const TrellinkSegment& segment = params.segment[0];
   // Opaque, or the compiler keeps what it knows of the thread in registers through the main loop.
-  const uint32_t thread = ptx::opaque(threadIdx.x), warp = thread / kLanes, lane = thread % kLanes;
-  const uint32_t groups = params.strips / (kGroup / kTile);
-  const uint32_t items = params.rows * groups;
-  const uint32_t ctas = ptx::grid_ctas();
+  const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
 #pragma unroll 1
-  for (uint32_t item = blockIdx.x + ctas * warp; item < items; item += ctas * kWarps) {
-    const uint32_t row = item / groups, column = item % groups * kGroup + 4 * lane;
-    const uint64_t element = row * segment.out_stride + column;
+  for (FinishItems item(params, cut); item.more(); item.next()) {
+    const uint32_t column = item.group() * kGroup + 4 * lane;
+    const uint64_t element = item.row() * segment.out_stride + column;
     const Raw4 raw = Raw4::load(segment.out, element, segment.out_dtype);
     const Raw4 raw_weight = Raw4::load(norm.weight, column, norm.weight_dtype);
     float v[4], weight[4];
@@ -108,7 +106,7 @@ __device__ __forceinline__ void normalise_rows(const TrellinkLinear& params, con
 #pragma unroll
     for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], weight[i]);
     float sum;
-    const bool arrived = collect_squares(exchange, item - item % groups, groups, lane, sum);
+    const bool arrived = collect_squares(exchange, item.row() * item.groups(), item.groups(), lane, sum);
     // A failed call's outputs are void.
     if (!__all_sync(0xffffffffu, arrived)) return;
     const float scale = __frsqrt_rn(__fmaf_rn(warp_sum(sum), norm.inverse_n, norm.epsilon));

@@ -10,70 +10,33 @@
 
 namespace trellink {
 
-// What a warp transforms at a time: a group of eight tokens.
-struct TransformItem {
-  uint32_t segment, group, row;
-
-  __device__ TransformItem(const TrellinkTransform& params, uint32_t item) {
-    const uint32_t blocks = row_blocks(params), rest = item / params.k_groups;
-    group = item % params.k_groups;
-    row = rest % blocks * kMmaColumns;
-    segment = rest / blocks;
-  }
-  static __device__ uint32_t count(const TrellinkTransform& params) {
-    return params.segments * params.k_groups * row_blocks(params);
-  }
-
- private:
-  static __device__ uint32_t row_blocks(const TrellinkTransform& params) {
-    return (params.rows + kMmaColumns - 1) / kMmaColumns;
-  }
-};
-
+// The body of a kernel: a warp transforms a group of eight tokens, a CTA neighbouring ones. There is a kernel for each
+// layout and dtype, and no loop: a launch begins with an empty instruction cache, so what chooses and what counts takes
+// as long as what is chosen. params must be the kernel's __grid_constant__ parameter.
 template <class Arithmetic, bool kBf16>
-__device__ __forceinline__ void transform_items(const TrellinkTransform& params) {
-  const uint32_t lane = threadIdx.x % kLanes, channel = lane % kQuads * 4;
-  const HadamardSigns signs(lane);
-  const uint32_t warps = gridDim.x * blockDim.x / kLanes, end = TransformItem::count(params);
-#pragma unroll 1
-  for (uint32_t i = blockIdx.x * (blockDim.x / kLanes) + ptx::warp_index(); i < end; i += warps) {
-    const TransformItem item(params, i);
-    const uint32_t pass = item.row / Arithmetic::kTokens;
-    const Operands<Arithmetic> to(params, item.segment, pass);
-    // Rows without a token repeat the last one.
-    const uint32_t row = item.row + lane / kQuads, token = min(row, params.rows - 1);
-    const auto* x = reinterpret_cast<const uint16_t*>(params.x) + token * params.x_stride;
-    const auto* suh = reinterpret_cast<const uint16_t*>(params.suh[item.segment]);
-    const uint32_t first = item.group * kGroup + channel;
-    transform_rows<Arithmetic, kBf16>(signs, x + first, suh + first, to, item.group, row - pass * Arithmetic::kTokens,
-                                      row < params.rows);
-  }
-}
-
-template <bool kBf16>
-__device__ __forceinline__ void transform_for(const TrellinkTransform& params) {
-  switch (params.pass_tokens) {
-    case Wide<1>::kTokens:
-      return transform_items<Wide<1>, kBf16>(params);
-    case Wide<2>::kTokens:
-      return transform_items<Wide<2>, kBf16>(params);
-    case Wide<4>::kTokens:
-      return transform_items<Wide<4>, kBf16>(params);
-    default:
-      return transform_items<Wide<8>, kBf16>(params);
-  }
-}
-
-// The body of the kernel. params must be the kernel's __grid_constant__ parameter.
 __device__ __forceinline__ void transform(const TrellinkTransform& params) {
+  constexpr uint32_t kWarpsOfCta = TRELLINK_TRANSFORM_THREADS / kLanes;
   // The launch behind this one may begin with its weights.
   ptx::launch_dependents();
-  ptx::grid_dependency_wait();
-  if (params.x_dtype == TRELLINK_DTYPE_F16) {
-    transform_for<false>(params);
-  } else {
-    transform_for<true>(params);
+  const uint32_t ctas = (params.k_groups + kWarpsOfCta - 1) / kWarpsOfCta, blocks = (params.rows + kMmaColumns - 1) / kMmaColumns;
+  const uint32_t lane = threadIdx.x % kLanes, channel = lane % kQuads * 4;
+  const HadamardSigns signs(lane);
+  uint32_t block = blockIdx.x / ctas, segment = 0;
+  const uint32_t group = (blockIdx.x - block * ctas) * kWarpsOfCta + ptx::warp_index();
+  if (params.segments > 1) {
+    segment = block / blocks;
+    block -= segment * blocks;
   }
+  // Rows without a token repeat the last one.
+  const uint32_t row = block * kMmaColumns + lane / kQuads, token = min(row, params.rows - 1);
+  const uint32_t pass = block * kMmaColumns / Arithmetic::kTokens, first = group * kGroup + channel;
+  const Operands<Arithmetic> to(params, segment, pass);
+  const auto* x = reinterpret_cast<const uint16_t*>(params.x) + token * params.x_stride + first;
+  if (group >= params.k_groups) return;
+  // The scales come from memory, and do not depend on another launch.
+  const GroupScales scales(reinterpret_cast<const uint16_t*>(params.suh[segment]) + first);
+  ptx::grid_dependency_wait();
+  transform_rows<Arithmetic, kBf16>(signs, x, scales, to, group, row - pass * Arithmetic::kTokens, row < params.rows);
 }
 
 }  // namespace trellink

@@ -6,7 +6,8 @@
 use super::driver::{attribute, bind, check, error, synchronize_context};
 use crate::code::Abilities;
 use crate::ffi::{TrellinkLinear, TRELLINK_LINEAR_THREADS};
-use crate::plan::LinearKernel;
+use crate::format::DType;
+use crate::plan::{LinearKernel, TransformShape};
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
 use cudarc::driver::CudaContext;
@@ -82,7 +83,8 @@ pub(crate) struct Kernels {
     /// Clusters of two CTAs of any linear kernel that shares K which the device holds at once, with all the
     /// dynamic shared memory they may have; 0 where kernels know no clusters.
     pub(crate) cluster_pairs: usize,
-    pub(crate) transform: Kernel,
+    /// By [`TransformShape::PASSES`], for f16 and for bf16.
+    transform: [[Kernel; 2]; TransformShape::PASSES.len()],
     pub(crate) decode: Kernel,
     pub(crate) stream: Kernel,
     pub(crate) all_reduce: Kernel,
@@ -116,7 +118,7 @@ impl Kernels {
             let [plain, row, column] = Epilogues::SUFFIXES.map(function);
             linear.push([plain?, row?, column?]);
         }
-        let transform = modules.kernel("transform")?;
+        let transform = modules.transform()?;
         let decode = modules.kernel("decode")?;
         let stream = modules.kernel("stream")?;
         let all_reduce = modules.kernel("all_reduce")?;
@@ -127,8 +129,11 @@ impl Kernels {
         )?;
         let capability = context.compute_capability();
         let capability = capability.map_err(|e| error(e, "cuDeviceGetAttribute"))?;
-        let others = [transform, all_reduce];
-        let launched_early = linear.iter().flatten().chain(&others);
+        let launched_early = linear
+            .iter()
+            .flatten()
+            .chain(transform.iter().flatten())
+            .chain([&all_reduce]);
         let compiled_for = launched_early.map(|kernel| kernel.compiled_for).min();
         let abilities = Abilities::new(compiled_for.unwrap_or(0), capability, super::BUILT_FOR);
         Ok(Kernels {
@@ -164,6 +169,11 @@ impl Kernels {
     pub(crate) fn linear(&self, kernel: LinearKernel, epilogues: Epilogues) -> Kernel {
         // Loaded in this order, all of them.
         self.linear[kernel as usize][epilogues as usize]
+    }
+
+    /// The transform kernel for a shape and inputs of a dtype.
+    pub(crate) fn transform(&self, shape: &TransformShape, dtype: DType) -> Kernel {
+        self.transform[shape.pass()][usize::from(dtype == DType::Bf16)]
     }
 
     /// Enqueues a kernel whose only parameter is `params`.
@@ -304,6 +314,17 @@ impl Modules {
             context: context.clone(),
             loaded: Vec::new(),
         }
+    }
+
+    /// The kernels of transform.cu.
+    fn transform(&mut self) -> Result<[[Kernel; 2]; TransformShape::PASSES.len()]> {
+        let module = self.load("transform")?;
+        let function = |tokens: u32, dtype: &str| {
+            self.function(module, &format!("trellink_transform_{tokens}_{dtype}"))
+        };
+        let [a, b, c, d] = TransformShape::PASSES
+            .map(|tokens| Ok::<_, Error>([function(tokens, "f16")?, function(tokens, "bf16")?]));
+        Ok([a?, b?, c?, d?])
     }
 
     /// The one kernel of a file, which is called after it.

@@ -167,6 +167,7 @@ impl CudaRank {
         params.k_splits = shape.k_splits;
         params.units = shape.units;
         params.more_units = shape.more_units;
+        params.whole_groups = shape.whole_groups.into();
         params.shared_bytes = shape.shared_bytes;
         params.warp_bytes = shape.warp_bytes;
         params.chunk_groups = shape.chunk_groups;
@@ -203,11 +204,9 @@ impl CudaRank {
         let transform = TrellinkTransform {
             x: params.x,
             x_stride: params.x_stride,
-            x_dtype: params.x_dtype,
             rows: params.rows,
             k_groups: params.k_groups,
             segments: params.segments,
-            pass_tokens: shape.pass_tokens,
             operands: params.operands,
             operand_stride: shape.operand_stride,
             suh: params.segment.map(|segment| segment.suh),
@@ -222,10 +221,11 @@ impl CudaRank {
             early: self.may_launch_early(),
         };
         let kernels = self.kernels();
+        let kernel = kernels.transform(&shape, dtype_of(params.x_dtype));
         // SAFETY: the kernel takes a TrellinkTransform. Input and scales as for the launch behind it. What it
         // writes fits the workspace, which lives as long as the rank; the launches of an exchange follow one
         // another, so no other uses it meanwhile.
-        unsafe { kernels.launch(kernels.transform, launch, &transform) }
+        unsafe { kernels.launch(kernel, launch, &transform) }
     }
 }
 

@@ -255,11 +255,13 @@ pub struct TrellinkLinear {
     pub k_splits: u32,
     pub units: u32,
     pub more_units: u32,
+    pub whole_groups: u32,
     pub shared_bytes: u32,
     pub warp_bytes: u32,
     pub chunk_groups: u32,
     pub span_log2: u32,
     pub places: u32,
+    pub reserved: u32,
     pub operands: u64,
     pub operand_stride: u64,
     pub norm: TrellinkNorm,
@@ -269,7 +271,7 @@ pub struct TrellinkLinear {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 872usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 880usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -292,39 +294,41 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, units) - 44usize];
     ["Offset of field: TrellinkLinear::more_units"]
         [::core::mem::offset_of!(TrellinkLinear, more_units) - 48usize];
+    ["Offset of field: TrellinkLinear::whole_groups"]
+        [::core::mem::offset_of!(TrellinkLinear, whole_groups) - 52usize];
     ["Offset of field: TrellinkLinear::shared_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 52usize];
+        [::core::mem::offset_of!(TrellinkLinear, shared_bytes) - 56usize];
     ["Offset of field: TrellinkLinear::warp_bytes"]
-        [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 56usize];
+        [::core::mem::offset_of!(TrellinkLinear, warp_bytes) - 60usize];
     ["Offset of field: TrellinkLinear::chunk_groups"]
-        [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 60usize];
+        [::core::mem::offset_of!(TrellinkLinear, chunk_groups) - 64usize];
     ["Offset of field: TrellinkLinear::span_log2"]
-        [::core::mem::offset_of!(TrellinkLinear, span_log2) - 64usize];
+        [::core::mem::offset_of!(TrellinkLinear, span_log2) - 68usize];
     ["Offset of field: TrellinkLinear::places"]
-        [::core::mem::offset_of!(TrellinkLinear, places) - 68usize];
+        [::core::mem::offset_of!(TrellinkLinear, places) - 72usize];
+    ["Offset of field: TrellinkLinear::reserved"]
+        [::core::mem::offset_of!(TrellinkLinear, reserved) - 76usize];
     ["Offset of field: TrellinkLinear::operands"]
-        [::core::mem::offset_of!(TrellinkLinear, operands) - 72usize];
+        [::core::mem::offset_of!(TrellinkLinear, operands) - 80usize];
     ["Offset of field: TrellinkLinear::operand_stride"]
-        [::core::mem::offset_of!(TrellinkLinear, operand_stride) - 80usize];
+        [::core::mem::offset_of!(TrellinkLinear, operand_stride) - 88usize];
     ["Offset of field: TrellinkLinear::norm"]
-        [::core::mem::offset_of!(TrellinkLinear, norm) - 88usize];
+        [::core::mem::offset_of!(TrellinkLinear, norm) - 96usize];
     ["Offset of field: TrellinkLinear::columns"]
-        [::core::mem::offset_of!(TrellinkLinear, columns) - 136usize];
+        [::core::mem::offset_of!(TrellinkLinear, columns) - 144usize];
     ["Offset of field: TrellinkLinear::exchange"]
-        [::core::mem::offset_of!(TrellinkLinear, exchange) - 160usize];
+        [::core::mem::offset_of!(TrellinkLinear, exchange) - 168usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 296usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 304usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct TrellinkTransform {
     pub x: u64,
     pub x_stride: u64,
-    pub x_dtype: u32,
     pub rows: u32,
     pub k_groups: u32,
     pub segments: u32,
-    pub pass_tokens: u32,
     pub reserved: u32,
     pub operands: u64,
     pub operand_stride: u64,
@@ -332,30 +336,26 @@ pub struct TrellinkTransform {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkTransform"][::core::mem::size_of::<TrellinkTransform>() - 120usize];
+    ["Size of TrellinkTransform"][::core::mem::size_of::<TrellinkTransform>() - 112usize];
     ["Alignment of TrellinkTransform"][::core::mem::align_of::<TrellinkTransform>() - 8usize];
     ["Offset of field: TrellinkTransform::x"]
         [::core::mem::offset_of!(TrellinkTransform, x) - 0usize];
     ["Offset of field: TrellinkTransform::x_stride"]
         [::core::mem::offset_of!(TrellinkTransform, x_stride) - 8usize];
-    ["Offset of field: TrellinkTransform::x_dtype"]
-        [::core::mem::offset_of!(TrellinkTransform, x_dtype) - 16usize];
     ["Offset of field: TrellinkTransform::rows"]
-        [::core::mem::offset_of!(TrellinkTransform, rows) - 20usize];
+        [::core::mem::offset_of!(TrellinkTransform, rows) - 16usize];
     ["Offset of field: TrellinkTransform::k_groups"]
-        [::core::mem::offset_of!(TrellinkTransform, k_groups) - 24usize];
+        [::core::mem::offset_of!(TrellinkTransform, k_groups) - 20usize];
     ["Offset of field: TrellinkTransform::segments"]
-        [::core::mem::offset_of!(TrellinkTransform, segments) - 28usize];
-    ["Offset of field: TrellinkTransform::pass_tokens"]
-        [::core::mem::offset_of!(TrellinkTransform, pass_tokens) - 32usize];
+        [::core::mem::offset_of!(TrellinkTransform, segments) - 24usize];
     ["Offset of field: TrellinkTransform::reserved"]
-        [::core::mem::offset_of!(TrellinkTransform, reserved) - 36usize];
+        [::core::mem::offset_of!(TrellinkTransform, reserved) - 28usize];
     ["Offset of field: TrellinkTransform::operands"]
-        [::core::mem::offset_of!(TrellinkTransform, operands) - 40usize];
+        [::core::mem::offset_of!(TrellinkTransform, operands) - 32usize];
     ["Offset of field: TrellinkTransform::operand_stride"]
-        [::core::mem::offset_of!(TrellinkTransform, operand_stride) - 48usize];
+        [::core::mem::offset_of!(TrellinkTransform, operand_stride) - 40usize];
     ["Offset of field: TrellinkTransform::suh"]
-        [::core::mem::offset_of!(TrellinkTransform, suh) - 56usize];
+        [::core::mem::offset_of!(TrellinkTransform, suh) - 48usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

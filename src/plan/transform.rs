@@ -14,11 +14,9 @@ const THREADS: usize = 128;
 const ITEM_TOKENS: usize = 8;
 /// From how many rounds of a CTA's warps on the input is transformed once for all CTAs. Fewer take less time
 /// than another launch does.
-const MIN_ROUNDS: usize = 4;
-/// CTAs for each SM, at most.
-const CTAS_PER_SM: usize = 4;
+const MIN_ROUNDS: usize = 2;
 
-/// The shape of a launch of the transform kernel.
+/// The shape of a launch of a transform kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TransformShape {
     /// CTAs.
@@ -31,6 +29,14 @@ pub struct TransformShape {
 }
 
 impl TransformShape {
+    /// Tokens of the passes that there are kernels for.
+    pub const PASSES: [u32; 4] = [8, 16, 32, 64];
+
+    /// The place of its pass among [`PASSES`](Self::PASSES).
+    pub fn pass(&self) -> usize {
+        (self.pass_tokens / Self::PASSES[0]).ilog2() as usize
+    }
+
     /// The shape of the launch, or nothing where CTAs with `groups` K groups do better by themselves, which takes
     /// that all of them fit their shared memory.
     pub(super) fn new(
@@ -38,7 +44,6 @@ impl TransformShape {
         work: &Work<'_>,
         groups: usize,
         fit: bool,
-        sms: usize,
     ) -> Option<Self> {
         let needs = kernel.needs();
         if !needs.wide {
@@ -56,10 +61,11 @@ impl TransformShape {
         if !wanted || work.k_groups == 0 || segments * operand_stride > WORKSPACE_BYTES {
             return None;
         }
-        let items = segments * work.k_groups * work.rows.div_ceil(ITEM_TOKENS);
-        let grid = items.div_ceil(THREADS / super::LANES);
+        // A CTA has neighbouring groups of the same tokens.
+        let ctas = work.k_groups.div_ceil(THREADS / super::LANES);
+        let grid = segments * work.rows.div_ceil(ITEM_TOKENS) * ctas;
         Some(TransformShape {
-            grid: grid.min(CTAS_PER_SM * sms) as u32,
+            grid: grid as u32,
             pass_tokens: pass_tokens as u32,
             operand_stride: operand_stride as u64,
         })

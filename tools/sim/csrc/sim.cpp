@@ -358,9 +358,14 @@ extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kerne
 // Tokens that a pass may have.
 extern "C" uint32_t trellink_sim_most_tokens() { return TRELLINK_WGMMA ? 64 : 32; }
 
-// Runs one launch of the transform kernel to its end.
-extern "C" void trellink_sim_transform(const TrellinkTransform* params, uint32_t grid) {
-  sim::launch(grid, 1, TRELLINK_TRANSFORM_THREADS, 0, [=] { trellink_transform(*params); });
+// Runs one launch of the transform kernel for passes of so many tokens to its end.
+extern "C" void trellink_sim_transform(const TrellinkTransform* params, uint32_t tokens, bool bf16, uint32_t grid) {
+  const auto of = [=](auto* f16_kernel, auto* bf16_kernel) { return bf16 ? bf16_kernel : f16_kernel; };
+  const auto run = tokens == 8    ? of(trellink_transform_8_f16, trellink_transform_8_bf16)
+                   : tokens == 16 ? of(trellink_transform_16_f16, trellink_transform_16_bf16)
+                   : tokens == 32 ? of(trellink_transform_32_f16, trellink_transform_32_bf16)
+                                  : of(trellink_transform_64_f16, trellink_transform_64_bf16);
+  sim::launch(grid, 1, TRELLINK_TRANSFORM_THREADS, 0, [=] { run(*params); });
 }
 
 // Runs one launch of the decode kernel to its end.

@@ -16,7 +16,7 @@ use trellink::{Arithmetic, Epilogue};
 extern "C" {
     fn trellink_sim_most_tokens() -> u32;
     fn trellink_sim_linear(params: *const TrellinkLinear, kernel: u32, grid: u32);
-    fn trellink_sim_transform(params: *const TrellinkTransform, grid: u32);
+    fn trellink_sim_transform(params: *const TrellinkTransform, tokens: u32, bf16: bool, grid: u32);
     fn trellink_sim_decode(params: *const TrellinkDecode, grid: u32);
 }
 
@@ -255,6 +255,7 @@ impl SimRank {
             params.k_splits = shape.k_splits;
             params.units = shape.units;
             params.more_units = shape.more_units;
+            params.whole_groups = shape.whole_groups.into();
             params.shared_bytes = shape.shared_bytes;
             params.warp_bytes = shape.warp_bytes;
             params.chunk_groups = shape.chunk_groups;
@@ -277,18 +278,19 @@ fn transform(linear: &mut TrellinkLinear, shape: TransformShape) -> Buffer {
     let params = TrellinkTransform {
         x: linear.x,
         x_stride: linear.x_stride,
-        x_dtype: linear.x_dtype,
         rows: linear.rows,
         k_groups: linear.k_groups,
         segments: linear.segments,
-        pass_tokens: shape.pass_tokens,
         operands: linear.operands,
         operand_stride: shape.operand_stride,
         suh: linear.segment.map(|segment| segment.suh),
         ..Default::default()
     };
     // SAFETY: the operands are held here; the rest is as for the linear launch.
-    unsafe { trellink_sim_transform(&params, shape.grid) };
+    unsafe {
+        let bf16 = linear.x_dtype == dtype_code(DType::Bf16);
+        trellink_sim_transform(&params, shape.pass_tokens, bf16, shape.grid);
+    }
     operands
 }
 

@@ -64,6 +64,28 @@ fn ranks_with_and_without_clusters_agree() {
 }
 
 #[test]
+fn ranks_whose_clusters_finish_their_own_columns_agree_with_those_that_collect_them() {
+    let mut rng = StdRng::seed_from_u64(68);
+    // One cluster has all columns. Ranks with less K have two CTAs: a group of columns for each, or half of one.
+    for (n, pairs) in [(256, 1), (128, 1)] {
+        for (codebook, arithmetic, rows) in SHARING {
+            let random = Random::new(&mut rng, K + 640, n, codebook, rate(8));
+            let linear = random.linear();
+            let split = Split::explicit(&[512, K, 128]).unwrap();
+            let x = random_input(&mut rng, rows * linear.k());
+            let want = ReferenceLinear::new(&linear).forward(&wide(&x), rows);
+            let config = clusters(pairs, 3);
+            let got = row_parallel_in(arithmetic, &config, &linear, &split, &x, rows);
+            let what = format!("{arithmetic:?} M = {rows}, N = {n}");
+            for y in &got {
+                assert!(error(y, &want) < 4e-4, "{what}: {}", error(y, &want));
+                assert_eq!(*y, got[0], "{what}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_rank_without_channels_agrees_with_one_that_has_all() {
     let mut rng = StdRng::seed_from_u64(67);
     let random = Random::new(&mut rng, 512, 128, Codebook::Mul1, rate(8));
