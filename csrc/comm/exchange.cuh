@@ -37,20 +37,25 @@ namespace trellink {
 // What a CTA has to read before it can take part, the same for all its threads.
 struct ExchangeState {
   uint32_t epoch, failed, scrub_mask;
+  uint32_t stop;  // what a peer that failed has left
 
+  // Starts the loads. What is done before settle() overlaps them.
   static __device__ ExchangeState load(const TrellinkExchange& params) {
     const auto* control = reinterpret_cast<const TrellinkControl*>(params.control);
     const auto* arena = reinterpret_cast<const uint64_t*>(params.arena[params.rank]);
     const auto* stop = reinterpret_cast<const uint32_t*>(arena + ArenaLayout{params.world, params.slot_packets}.stop());
-    ExchangeState state{ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
-                        ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask)};
-    if (!fault::has(fault::kUnboundedWait) && ptx::ld_relaxed_sys(stop) == TRELLINK_STATE_ABORTED) {
-      // Whoever failed may want to know what this rank was about to do; and launches that do not exchange with
-      // other ranks shall not begin either.
-      report(params, state.epoch, {TRELLINK_STATE_ABORTED, params.rank, 0, 0, 0});
-      state.failed = TRELLINK_STATE_ABORTED;
-    }
-    return state;
+    return {ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
+            ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask),
+            fault::has(fault::kUnboundedWait) ? TRELLINK_STATE_OK : ptx::ld_relaxed_sys(stop)};
+  }
+
+  // Waits for them. Before that, the state is not to be used.
+  __device__ void settle(const TrellinkExchange& params) {
+    if (stop != TRELLINK_STATE_ABORTED) return;
+    // Whoever failed may want to know what this rank was about to do; and launches that do not exchange with
+    // other ranks shall not begin either.
+    report(params, epoch, {TRELLINK_STATE_ABORTED, params.rank, 0, 0, 0});
+    failed = TRELLINK_STATE_ABORTED;
   }
 
   // How a wait has ended.

@@ -18,7 +18,8 @@ __device__ __forceinline__ void all_reduce(const TrellinkAllReduce& params, cons
 extern "C" __global__ void __launch_bounds__(TRELLINK_REDUCE_MAX_THREADS, 1)
     trellink_all_reduce(const __grid_constant__ TrellinkAllReduce params) {
   trellink::ptx::grid_dependency_wait();
-  const auto state = trellink::ExchangeState::load(params.exchange);
+  auto state = trellink::ExchangeState::load(params.exchange);
+  state.settle(params.exchange);
   // A peer may fail while this CTA begins: its threads go on together or not at all.
   if (!__syncthreads_and(state.failed == TRELLINK_STATE_OK)) return;
   const trellink::Exchange exchange(params.exchange, state);

@@ -83,11 +83,11 @@ class LinearCta {
     // Opaque, or the compiler keeps what it knows of the thread in a register through all of this.
     ExchangeState state{};
     if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
-    // An empty shard has no input.
-    if constexpr (Arithmetic::kTransforms) {
-      if (frame.cut.groups() > 0 && !Ring::serves(params_)) load_chunk(frame, frame.cut.first_group);
+    begin_input(frame);
+    if (ptx::opaque(threadIdx.x) == 0) {
+      state.settle(params_.exchange);
+      frame.exchange = state;
     }
-    if (ptx::opaque(threadIdx.x) == 0) frame.exchange = state;
     for (;;) {
       if constexpr (Arithmetic::kStrips > 1) {
         if (frame.piece.paired(params_)) multiply<Arithmetic::kStrips>(frame);
@@ -203,7 +203,19 @@ class LinearCta {
       frame.input_is_loaded = stays;
     }
     __syncthreads();
+    if (Ring::serves(params_)) begin_input(frame);
     return true;
+  }
+
+  // Loads the first chunk of the first piece's input, or starts the copies of the piece.
+  __device__ __forceinline__ void begin_input(const Frame<Arithmetic>& frame) const {
+    if (Ring::serves(params_)) {
+      const Share share(frame.piece.strips, 1);
+      if (share.works()) Ring(params_, places_, frame.cut, frame.piece).begin(weights_.warp(), share);
+    } else if constexpr (Arithmetic::kTransforms) {
+      // An empty shard has no input.
+      if (frame.cut.groups() > 0) load_chunk(frame, frame.cut.first_group);
+    }
   }
 
   // Loads the chunk of the input of the frame's piece that begins with group `chunk`.
@@ -241,10 +253,6 @@ class LinearCta {
     typename Arithmetic::Accumulator acc[kCount];
     const Ring ring(params_, places_, frame.cut, frame.piece);
     const bool from_ring = Ring::serves(params_);
-    if (from_ring) {
-      const Share share(frame.piece.strips, kCount);
-      if (share.works()) ring.begin(weights_.warp(), share);
-    }
     uint32_t first = 0;
     do {
       if constexpr (Arithmetic::kTransforms) {
