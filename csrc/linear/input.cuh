@@ -15,6 +15,8 @@
 // activations have; what undoes the scaling is applied to the group's sums.
 #pragma once
 
+#include <type_traits>
+
 #include "format/hadamard.cuh"
 #include "linear/shared_layout.cuh"
 #include "ptx/ptx.cuh"
@@ -122,6 +124,7 @@ __device__ __forceinline__ void transform_across_tiles(RowValues& row) {
 struct GroupScales {
   uint2 tile[kBlockTiles];
 
+  GroupScales() = default;
   __device__ explicit GroupScales(const uint16_t* suh) {
 #pragma unroll
     for (int t = 0; t < kBlockTiles; ++t) tile[t] = *reinterpret_cast<const uint2*>(suh + t * kTile);
@@ -160,38 +163,70 @@ struct InputWork {
   }
 };
 
-// A lane's part of an item as it is in memory, for the loads of the next one to overlap the work on this.
-template <class Arithmetic>
-struct RawItem {
-  uint32_t token, group;
-  uint2 x, scales;
+// The same for the shuffled transform: `suh` points at the lane's four channels.
+struct ItemScales {
+  uint2 v;
 
-  // Loads the item at `group`, which may lie beyond the token's groups; false if there is none.
-  __device__ bool next(const InputWork<Arithmetic>& work, uint32_t channel) {
+  ItemScales() = default;
+  __device__ explicit ItemScales(const uint16_t* suh) : v(*reinterpret_cast<const uint2*>(suh)) {}
+};
+
+template <class Arithmetic>
+using LaneScales = std::conditional_t<Arithmetic::kFewTokens, ItemScales, GroupScales>;
+
+// The first channel of a group that is the lane's.
+template <class Arithmetic>
+__device__ __forceinline__ uint32_t lane_channel() {
+  return (Arithmetic::kFewTokens ? threadIdx.x % kLanes : threadIdx.x % kQuads) * 4;
+}
+
+// The scales of the first group that a warp transforms of [first_group, first_group + groups). They come from memory and
+// do not depend on another launch: so they can be on their way before that has ended.
+template <class Arithmetic>
+__device__ __forceinline__ LaneScales<Arithmetic> first_scales(const TrellinkSegment& segment, uint32_t first_group,
+                                                               uint32_t groups) {
+  uint32_t group = ptx::warp_index();
+  while (group >= groups) group -= groups;
+  return LaneScales<Arithmetic>(reinterpret_cast<const uint16_t*>(segment.suh) + (first_group + group) * kGroup +
+                                lane_channel<Arithmetic>());
+}
+
+// Where a warp is among the groups of so many tokens at a time.
+struct InputPlace {
+  uint32_t token, group;
+
+  // Goes on to the group, which may lie beyond the tokens' groups; false if there is none.
+  template <uint32_t kTokens, class Work>
+  __device__ bool settle(const Work& work) {
     while (group >= work.groups) {
       group -= work.groups;
-      if (++token >= work.shared.tokens) return false;
+      token += kTokens;
+      if (token >= work.shared.tokens) return false;
     }
-    x = *reinterpret_cast<const uint2*>(work.x(token, group, channel));
-    scales = *reinterpret_cast<const uint2*>(work.scales(group, channel));
     return true;
   }
 };
 
-// An item a warp at a time, by shuffles.
+// An item a warp at a time, by shuffles. The loads of the next one overlap the work on this.
 template <class Arithmetic>
-__device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work) {
-  const uint32_t lane = threadIdx.x % kLanes, channel = 4 * lane;
-  RawItem<Arithmetic> item{0, ptx::warp_index(), {}, {}};
-  bool more = item.next(work, channel);
+__device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, ItemScales scales) {
+  const uint32_t lane = threadIdx.x % kLanes, channel = lane_channel<Arithmetic>();
+  InputPlace place{0, ptx::warp_index()};
+  bool more = place.settle<1>(work);
+  uint2 x{};
+  if (more) x = *reinterpret_cast<const uint2*>(work.x(place.token, place.group, channel));
 #pragma unroll 1
   while (more) {
-    const RawItem<Arithmetic> raw = item;
-    item.group += kWarps;
-    more = item.next(work, channel);
+    const InputPlace at = place;
     float v[4], s[4];
-    unpack4(raw.x, work.params.x_dtype, v);
-    unpack4(raw.scales, TRELLINK_DTYPE_F16, s);
+    unpack4(x, work.params.x_dtype, v);
+    unpack4(scales.v, TRELLINK_DTYPE_F16, s);
+    place.group += kWarps;
+    more = place.settle<1>(work);
+    if (more) {
+      x = *reinterpret_cast<const uint2*>(work.x(place.token, place.group, channel));
+      scales = ItemScales(work.scales(place.group, channel));
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], s[i]);
     hadamard_128(v, lane);
@@ -202,46 +237,45 @@ __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work) {
       v[i] = __fmul_rn(v[i], kHadamardScale);
       magnitude = max(magnitude, __float_as_uint(v[i]) & 0x7fffffffu);
     }
-    Arithmetic::store_group(work.shared, v, ptx::redux_max(magnitude), raw.group, raw.token, lane);
+    Arithmetic::store_group(work.shared, v, ptx::redux_max(magnitude), at.group, at.token, lane);
   }
 }
 
 // A group of eight tokens a warp at a time, by MMAs.
 template <class Arithmetic, bool kBf16>
-__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
-  const uint32_t lane = threadIdx.x % kLanes, channel = lane % kQuads * 4;
+__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, GroupScales scales) {
+  const uint32_t lane = threadIdx.x % kLanes, channel = lane_channel<Arithmetic>();
   const HadamardSigns signs(lane);
   const uint32_t tokens = work.shared.tokens;
-  uint32_t group = ptx::warp_index();
+  InputPlace place{0, ptx::warp_index()};
+  bool more = place.settle<kMmaColumns>(work);
 #pragma unroll 1
-  for (uint32_t first = 0; first < tokens;) {
-    if (group >= work.groups) {
-      group -= work.groups;
-      first += kMmaColumns;
-      continue;
-    }
+  while (more) {
     // Rows without a token repeat the last one.
-    const uint32_t row = first + lane / kQuads, token = min(row, tokens - 1);
-    transform_rows<Arithmetic, kBf16>(signs, work.x(token, group, channel), GroupScales(work.scales(group, channel)),
-                                      work.shared, group, row, row < tokens);
-    group += kWarps;
+    const uint32_t row = place.token + lane / kQuads, token = min(row, tokens - 1);
+    transform_rows<Arithmetic, kBf16>(signs, work.x(token, place.group, channel), scales, work.shared, place.group, row,
+                                      row < tokens);
+    place.group += kWarps;
+    more = place.settle<kMmaColumns>(work);
+    if (more) scales = GroupScales(work.scales(place.group, channel));
   }
 }
 
 // Fills the shared input with groups [first_group, first_group + groups) of tokens
-// [first_token, first_token + shared.tokens). By all warps of the CTA; the caller synchronises.
+// [first_token, first_token + shared.tokens). `scales`: what first_scales gives. By all warps of the CTA; the caller
+// synchronises.
 template <class Arithmetic>
 __device__ __forceinline__ void load_input(const TrellinkLinear& params, const TrellinkSegment& segment,
                                            const SharedLayout<Arithmetic>& shared, uint32_t first_token, uint32_t first_group,
-                                           uint32_t groups) {
+                                           uint32_t groups, const LaneScales<Arithmetic>& scales) {
   const InputWork<Arithmetic> work{params, segment, shared, first_token, first_group, groups};
   if constexpr (Arithmetic::kFewTokens) {
-    load_items(work);
+    load_items(work, scales);
   } else {
     if (params.x_dtype == TRELLINK_DTYPE_F16) {
-      load_rows<Arithmetic, false>(work);
+      load_rows<Arithmetic, false>(work, scales);
     } else {
-      load_rows<Arithmetic, true>(work);
+      load_rows<Arithmetic, true>(work, scales);
     }
   }
 }

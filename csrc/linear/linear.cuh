@@ -59,6 +59,7 @@ class LinearCta {
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
+    LaneScales<Arithmetic> scales;
     // The next launch finds no room before this CTA has left; so it can as well be ready by then. A transform ahead of
     // it would find some, and take bandwidth.
     if constexpr (!Arithmetic::kSpans) ptx::launch_dependents();
@@ -66,7 +67,13 @@ class LinearCta {
       const Cut cut = Cut::of(params_, Arithmetic::kStrips * Arithmetic::kWarpsTogether);
       const auto piece = Piece<Arithmetic>::first(params_, cut);
       // Neither scales nor weights depend on another launch. The scales are needed first.
-      if (!params_.operands) prefetch_scales(cut, piece);
+      if constexpr (Arithmetic::kTransforms) {
+        if (!params_.operands && cut.groups() > 0) {
+          scales = first_scales<Arithmetic>(params_.segment[piece.segment], cut.first_group,
+                                            min(params_.chunk_groups, cut.groups()));
+          prefetch_scales(cut, piece);
+        }
+      }
       prefetch_finish();
       if constexpr (Arithmetic::kSpans) {
         if (Ring::serves(params_)) Ring::init(places_, piece.strips, false);
@@ -83,7 +90,12 @@ class LinearCta {
     // Opaque, or the compiler keeps what it knows of the thread in a register through all of this.
     ExchangeState state{};
     if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
-    begin_input(frame);
+    if (Ring::serves(params_)) {
+      begin_copies(frame);
+    } else if constexpr (Arithmetic::kTransforms) {
+      // An empty shard has no input.
+      if (frame.cut.groups() > 0) load_chunk(frame, frame.cut.first_group, scales);
+    }
     if (ptx::opaque(threadIdx.x) == 0) {
       state.settle(params_.exchange);
       frame.exchange = state;
@@ -160,12 +172,12 @@ class LinearCta {
     weights_.begin(blocks + cut.first_group * block_words, count, block_words, cut.groups(), first, share.slices);
   }
 
-  // Brings the first piece's input scales near, which come from memory and are needed first.
+  // Brings the first piece's other input scales near, which come from memory.
   __device__ __forceinline__ void prefetch_scales(const Cut& cut, const Piece<Arithmetic>& piece) const {
     constexpr uint32_t kLineBytes = 128, kGroupLines = kGroup * sizeof(uint16_t) / kLineBytes;
     const auto* suh = reinterpret_cast<const unsigned char*>(params_.segment[piece.segment].suh);
     const uint32_t end = cut.end_group * kGroupLines;
-    for (uint32_t i = cut.first_group * kGroupLines + threadIdx.x; i < end; i += blockDim.x) {
+    for (uint32_t i = (cut.first_group + kWarps) * kGroupLines + threadIdx.x; i < end; i += blockDim.x) {
       ptx::prefetch_l2(suh + i * kLineBytes);
     }
   }
@@ -203,23 +215,19 @@ class LinearCta {
       frame.input_is_loaded = stays;
     }
     __syncthreads();
-    if (Ring::serves(params_)) begin_input(frame);
+    if (Ring::serves(params_)) begin_copies(frame);
     return true;
   }
 
-  // Loads the first chunk of the first piece's input, or starts the copies of the piece.
-  __device__ __forceinline__ void begin_input(const Frame<Arithmetic>& frame) const {
-    if (Ring::serves(params_)) {
-      const Share share(frame.piece.strips, 1);
-      if (share.works()) Ring(params_, places_, frame.cut, frame.piece).begin(weights_.warp(), share);
-    } else if constexpr (Arithmetic::kTransforms) {
-      // An empty shard has no input.
-      if (frame.cut.groups() > 0) load_chunk(frame, frame.cut.first_group);
-    }
+  // Starts the first copies of the frame's piece's input.
+  __device__ __forceinline__ void begin_copies(const Frame<Arithmetic>& frame) const {
+    const Share share(frame.piece.strips, 1);
+    if (share.works()) Ring(params_, places_, frame.cut, frame.piece).begin(weights_.warp(), share);
   }
 
-  // Loads the chunk of the input of the frame's piece that begins with group `chunk`.
-  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
+  // Loads the chunk of the input of the frame's piece that begins with group `chunk`, with what first_scales gives for it.
+  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk,
+                                             const LaneScales<Arithmetic>& scales) const {
     const Piece<Arithmetic>& piece = frame.piece;
     const Shared shared(params_, piece.tokens);
     const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
@@ -232,11 +240,16 @@ class LinearCta {
       }
     }
 #endif
-    load_input(params_, params_.segment[piece.segment], shared, piece.first_token, chunk, groups);
+    load_input(params_, params_.segment[piece.segment], shared, piece.first_token, chunk, groups, scales);
 #if __CUDA_ARCH__ >= 900
     // The tensor core reads it as copies would.
     if constexpr (Arithmetic::kHeldTokens > 0) ptx::fence_async_copies();
 #endif
+  }
+
+  __device__ __forceinline__ void load_later_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
+    const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
+    load_chunk(frame, chunk, first_scales<Arithmetic>(params_.segment[frame.piece.segment], chunk, groups));
   }
 
   // Goes on to the next chunk, whose groups lie `first` behind the cut's; false if there is none.
@@ -259,7 +272,7 @@ class LinearCta {
         if (!from_ring) {
           // An empty shard has no input.
           if (frame.cut.groups() == 0) break;
-          if (first > 0 || !frame.input_is_loaded) load_chunk(frame, frame.cut.first_group + first);
+          if (first > 0 || !frame.input_is_loaded) load_later_chunk(frame, frame.cut.first_group + first);
           __syncthreads();
         }
       }
