@@ -16,7 +16,7 @@ struct ArenaLayout {
 
   // Index of the first packet that `source` sends in a call of this parity.
   TRELLINK_HD uint64_t slot(uint32_t parity, uint32_t source) const {
-    return (static_cast<uint64_t>(parity) * world + source) * slot_packets;
+    return static_cast<uint64_t>(parity * world + source) * slot_packets;
   }
   TRELLINK_HD uint64_t half_packets() const { return world * slot_packets; }
   TRELLINK_HD uint64_t packets() const { return 2 * half_packets(); }

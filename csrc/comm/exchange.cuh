@@ -378,7 +378,9 @@ class Exchange {
     uint64_t* half = arena(params_.rank) + layout_.slot(epoch_parity(before), 0);
     const uint64_t packet = packet_pack(0, tag_pack(before, 0));
     const uint64_t stride = 2ull * ptx::grid_ctas() * blockDim.x;
-    for (uint64_t i = 2 * (blockIdx.x * blockDim.x + threadIdx.x); i < layout_.half_packets(); i += stride) {
+    // Opaque, or it is found out before the main loop and takes registers there.
+    const uint32_t thread = blockIdx.x * blockDim.x + ptx::opaque(threadIdx.x);
+    for (uint64_t i = 2 * thread; i < layout_.half_packets(); i += stride) {
       ptx::st_relaxed_sys_v2(half + i, packet, packet);
     }
     // Before this CTA's packets, on which the next writers of the half depend.

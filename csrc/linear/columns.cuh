@@ -46,14 +46,14 @@ __device__ __forceinline__ void finish_columns(const TrellinkLinear& params, con
   const uint32_t ctas = ptx::grid_ctas();
 #pragma unroll 1
   for (uint32_t item = blockIdx.x + ctas * warp; item < items; item += ctas * kWarps) {
-    const uint32_t row = item / groups;
+    const uint32_t row = quotient(item, groups);
     float scale = kHadamardScale;
     if (params.columns.squares) scale = __fmul_rn(scale, input_scale(params, row, lane));
     float v[4], up[4];
     // The same code for both: it comes from memory.
 #pragma unroll 1
     for (uint32_t linear = linears; linear-- > 0;) {
-      const uint32_t group = item % groups + linear * groups;
+      const uint32_t group = item - row * groups + linear * groups;
       const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
       const bool arrived = exchange.collect((static_cast<uint64_t>(row) * row_groups + group) * kGroup + 4 * lane, v);
       // A transform needs its whole warp; a failed call's outputs are void anyway.

@@ -5,6 +5,7 @@
 // the tokens of one pass.
 #pragma once
 
+#include "linear/quotient.cuh"
 #include "linear/shared_layout.cuh"
 
 namespace trellink {
@@ -24,10 +25,10 @@ struct Cut {
     cut.first_group = 0;
     cut.end_group = params.k_groups;
     if (splits > 1) {
-      cluster /= splits;
       const uint32_t rank = ptx::cluster_rank();
-      cut.first_group = params.k_groups * rank / splits;
-      cut.end_group = params.k_groups * (rank + 1) / splits;
+      cluster = quotient(cluster, splits);
+      cut.first_group = quotient(params.k_groups * rank, splits);
+      cut.end_group = quotient(params.k_groups * (rank + 1), splits);
     }
     cut.begin = params.first_strip + unit * (cluster * params.units + min(cluster, more));
     cut.end = cut.begin + unit * (params.units + (cluster < more ? 1 : 0));
@@ -95,12 +96,6 @@ struct Share {
   }
   // Some warps may be left over.
   __device__ bool works() const { return slice < slices; }
-
- private:
-  // a / b for both at most 16, in few instructions: the half keeps the rounding away from whole numbers.
-  static __device__ uint32_t quotient(uint32_t a, uint32_t b) {
-    return static_cast<uint32_t>(__fmul_rn(static_cast<float>(a) + 0.5f, ptx::reciprocal(static_cast<float>(b))));
-  }
 };
 
 }  // namespace trellink

@@ -82,7 +82,7 @@ class Finish {
 template <bool kNorm, class Kept>
 __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange, const Cut& cut,
                                             const Kept& kept) {
-  const uint32_t lane = threadIdx.x % 32;
+  const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
 #pragma unroll 1
   for (FinishItems item(params, cut); item.more(); item.next()) {
     const uint32_t row = item.row(), group = item.group();

@@ -27,24 +27,34 @@ class FinishItems {
     index_ = cta + ctas * warp;
     step_ = ctas * kWarps;
     end_ = params.rows * width_;
+    locate();
   }
 
   __device__ bool more() const { return index_ < end_; }
-  __device__ void next() { index_ += step_; }
+  __device__ void next() {
+    index_ += step_;
+    locate();
+  }
 
-  __device__ uint32_t row() const { return index_ / width_; }
+  __device__ uint32_t row() const { return row_; }
   // Group of 128 columns of the launch.
-  __device__ uint32_t group() const { return first_group_ + index_ % width_; }
+  __device__ uint32_t group() const { return group_; }
   // Groups of the rows before, and of this one up to the item: its place in the message.
-  __device__ uint32_t place() const { return row() * groups_ + group(); }
+  __device__ uint32_t place() const { return row_ * groups_ + group_; }
   // Of a row.
   __device__ uint32_t groups() const { return groups_; }
 
   static constexpr uint32_t kGroupStrips = kGroup / kTile;
 
  private:
+  __device__ void locate() {
+    row_ = quotient(index_, width_);
+    group_ = first_group_ + index_ - row_ * width_;
+  }
+
   uint32_t groups_, first_group_, width_;
   uint32_t index_, step_, end_;
+  uint32_t row_, group_;
 };
 
 }  // namespace trellink

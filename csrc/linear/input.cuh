@@ -15,8 +15,6 @@
 // activations have; what undoes the scaling is applied to the group's sums.
 #pragma once
 
-#include <type_traits>
-
 #include "format/hadamard.cuh"
 #include "linear/shared_layout.cuh"
 #include "ptx/ptx.cuh"
@@ -119,27 +117,34 @@ __device__ __forceinline__ void transform_across_tiles(RowValues& row) {
   }
 }
 
-// What a lane needs of a group's input scales. `suh` points at channel 4q of the group, q being the lane's place in
-// its quad.
+// What a lane needs of a group's input scales, tile by tile. `suh` points at channel 4q of the group, q being the lane's
+// place in its quad.
 struct GroupScales {
+  const uint16_t* suh;
+
+  __device__ uint2 operator[](int tile) const { return *reinterpret_cast<const uint2*>(suh + tile * kTile); }
+};
+
+// The same in registers.
+struct LoadedScales {
   uint2 tile[kBlockTiles];
 
-  GroupScales() = default;
-  __device__ explicit GroupScales(const uint16_t* suh) {
+  __device__ explicit LoadedScales(const GroupScales& scales) {
 #pragma unroll
-    for (int t = 0; t < kBlockTiles; ++t) tile[t] = *reinterpret_cast<const uint2*>(suh + t * kTile);
+    for (int t = 0; t < kBlockTiles; ++t) tile[t] = scales[t];
   }
+  __device__ uint2 operator[](int t) const { return tile[t]; }
 };
 
 // Transforms a group of eight tokens, of which the lane has a row, and stores it as operands. `x` points at channel 4q
 // of the lane's row; `exists`: the row is a token and not a filler.
-template <class Arithmetic, bool kBf16, class Layout>
-__device__ __forceinline__ void transform_rows(const HadamardSigns& signs, const uint16_t* x, const GroupScales& scales,
+template <class Arithmetic, bool kBf16, class Scales, class Layout>
+__device__ __forceinline__ void transform_rows(const HadamardSigns& signs, const uint16_t* x, const Scales& scales,
                                                const Layout& to, uint32_t group, uint32_t token, bool exists) {
   RowValues row;
 #pragma unroll
   for (int t = 0; t < kBlockTiles; ++t) {
-    transform_tile<kBf16>(signs, *reinterpret_cast<const uint2*>(x + t * kTile), scales.tile[t], row.v[t]);
+    transform_tile<kBf16>(signs, *reinterpret_cast<const uint2*>(x + t * kTile), scales[t], row.v[t]);
   }
   transform_across_tiles(row);
   Arithmetic::store_row(to, row, group, token, threadIdx.x % kQuads, exists);
@@ -171,24 +176,14 @@ struct ItemScales {
   __device__ explicit ItemScales(const uint16_t* suh) : v(*reinterpret_cast<const uint2*>(suh)) {}
 };
 
-template <class Arithmetic>
-using LaneScales = std::conditional_t<Arithmetic::kFewTokens, ItemScales, GroupScales>;
-
-// The first channel of a group that is the lane's.
-template <class Arithmetic>
-__device__ __forceinline__ uint32_t lane_channel() {
-  return (Arithmetic::kFewTokens ? threadIdx.x % kLanes : threadIdx.x % kQuads) * 4;
-}
-
-// The scales of the first group that a warp transforms of [first_group, first_group + groups). They come from memory and
-// do not depend on another launch: so they can be on their way before that has ended.
-template <class Arithmetic>
-__device__ __forceinline__ LaneScales<Arithmetic> first_scales(const TrellinkSegment& segment, uint32_t first_group,
-                                                               uint32_t groups) {
+// The scales of the first item that a warp transforms by shuffles, of groups [first_group, first_group + groups). They
+// come from memory and do not depend on another launch: so they can be on their way before that has ended. The other
+// transform's would take registers that the wide kernels have not got.
+__device__ __forceinline__ ItemScales first_scales(const TrellinkSegment& segment, uint32_t first_group, uint32_t groups) {
   uint32_t group = ptx::warp_index();
   while (group >= groups) group -= groups;
-  return LaneScales<Arithmetic>(reinterpret_cast<const uint16_t*>(segment.suh) + (first_group + group) * kGroup +
-                                lane_channel<Arithmetic>());
+  return ItemScales(reinterpret_cast<const uint16_t*>(segment.suh) + (first_group + group) * kGroup +
+                    threadIdx.x % kLanes * 4);
 }
 
 // Where a warp is among the groups of so many tokens at a time.
@@ -210,7 +205,7 @@ struct InputPlace {
 // An item a warp at a time, by shuffles. The loads of the next one overlap the work on this.
 template <class Arithmetic>
 __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, ItemScales scales) {
-  const uint32_t lane = threadIdx.x % kLanes, channel = lane_channel<Arithmetic>();
+  const uint32_t lane = threadIdx.x % kLanes, channel = 4 * lane;
   InputPlace place{0, ptx::warp_index()};
   bool more = place.settle<1>(work);
   uint2 x{};
@@ -243,39 +238,35 @@ __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, It
 
 // A group of eight tokens a warp at a time, by MMAs.
 template <class Arithmetic, bool kBf16>
-__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, GroupScales scales) {
-  const uint32_t lane = threadIdx.x % kLanes, channel = lane_channel<Arithmetic>();
+__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
+  const uint32_t lane = threadIdx.x % kLanes, channel = lane % kQuads * 4;
   const HadamardSigns signs(lane);
   const uint32_t tokens = work.shared.tokens;
-  InputPlace place{0, ptx::warp_index()};
-  bool more = place.settle<kMmaColumns>(work);
 #pragma unroll 1
-  while (more) {
+  for (InputPlace place{0, ptx::warp_index()}; place.settle<kMmaColumns>(work); place.group += kWarps) {
     // Rows without a token repeat the last one.
     const uint32_t row = place.token + lane / kQuads, token = min(row, tokens - 1);
-    transform_rows<Arithmetic, kBf16>(signs, work.x(token, place.group, channel), scales, work.shared, place.group, row,
+    transform_rows<Arithmetic, kBf16>(signs, work.x(token, place.group, channel),
+                                      GroupScales{work.scales(place.group, channel)}, work.shared, place.group, row,
                                       row < tokens);
-    place.group += kWarps;
-    more = place.settle<kMmaColumns>(work);
-    if (more) scales = GroupScales(work.scales(place.group, channel));
   }
 }
 
 // Fills the shared input with groups [first_group, first_group + groups) of tokens
-// [first_token, first_token + shared.tokens). `scales`: what first_scales gives. By all warps of the CTA; the caller
-// synchronises.
+// [first_token, first_token + shared.tokens). `scales`: what first_scales gives, for few tokens. By all warps of the
+// CTA; the caller synchronises.
 template <class Arithmetic>
 __device__ __forceinline__ void load_input(const TrellinkLinear& params, const TrellinkSegment& segment,
                                            const SharedLayout<Arithmetic>& shared, uint32_t first_token, uint32_t first_group,
-                                           uint32_t groups, const LaneScales<Arithmetic>& scales) {
+                                           uint32_t groups, const ItemScales& scales) {
   const InputWork<Arithmetic> work{params, segment, shared, first_token, first_group, groups};
   if constexpr (Arithmetic::kFewTokens) {
     load_items(work, scales);
   } else {
     if (params.x_dtype == TRELLINK_DTYPE_F16) {
-      load_rows<Arithmetic, false>(work, scales);
+      load_rows<Arithmetic, false>(work);
     } else {
-      load_rows<Arithmetic, true>(work, scales);
+      load_rows<Arithmetic, true>(work);
     }
   }
 }

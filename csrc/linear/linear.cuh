@@ -59,7 +59,7 @@ class LinearCta {
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
-    LaneScales<Arithmetic> scales;
+    ItemScales scales;
     // The next launch finds no room before this CTA has left; so it can as well be ready by then. A transform ahead of
     // it would find some, and take bandwidth.
     if constexpr (!Arithmetic::kSpans) ptx::launch_dependents();
@@ -69,8 +69,10 @@ class LinearCta {
       // Neither scales nor weights depend on another launch. The scales are needed first.
       if constexpr (Arithmetic::kTransforms) {
         if (!params_.operands && cut.groups() > 0) {
-          scales = first_scales<Arithmetic>(params_.segment[piece.segment], cut.first_group,
-                                            min(params_.chunk_groups, cut.groups()));
+          if constexpr (Arithmetic::kFewTokens) {
+            const uint32_t groups = min(params_.chunk_groups, cut.groups());
+            scales = first_scales(params_.segment[piece.segment], cut.first_group, groups);
+          }
           prefetch_scales(cut, piece);
         }
       }
@@ -172,12 +174,13 @@ class LinearCta {
     weights_.begin(blocks + cut.first_group * block_words, count, block_words, cut.groups(), first, share.slices);
   }
 
-  // Brings the first piece's other input scales near, which come from memory.
+  // Brings the first piece's input scales near, which come from memory, but for those that are loaded.
   __device__ __forceinline__ void prefetch_scales(const Cut& cut, const Piece<Arithmetic>& piece) const {
     constexpr uint32_t kLineBytes = 128, kGroupLines = kGroup * sizeof(uint16_t) / kLineBytes;
     const auto* suh = reinterpret_cast<const unsigned char*>(params_.segment[piece.segment].suh);
     const uint32_t end = cut.end_group * kGroupLines;
-    for (uint32_t i = (cut.first_group + kWarps) * kGroupLines + threadIdx.x; i < end; i += blockDim.x) {
+    const uint32_t begin = (cut.first_group + (Arithmetic::kFewTokens ? kWarps : 0)) * kGroupLines;
+    for (uint32_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
       ptx::prefetch_l2(suh + i * kLineBytes);
     }
   }
@@ -227,7 +230,7 @@ class LinearCta {
 
   // Loads the chunk of the input of the frame's piece that begins with group `chunk`, with what first_scales gives for it.
   __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk,
-                                             const LaneScales<Arithmetic>& scales) const {
+                                             const ItemScales& scales) const {
     const Piece<Arithmetic>& piece = frame.piece;
     const Shared shared(params_, piece.tokens);
     const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
@@ -249,7 +252,9 @@ class LinearCta {
 
   __device__ __forceinline__ void load_later_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
     const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
-    load_chunk(frame, chunk, first_scales<Arithmetic>(params_.segment[frame.piece.segment], chunk, groups));
+    ItemScales scales;
+    if constexpr (Arithmetic::kFewTokens) scales = first_scales(params_.segment[frame.piece.segment], chunk, groups);
+    load_chunk(frame, chunk, scales);
   }
 
   // Goes on to the next chunk, whose groups lie `first` behind the cut's; false if there is none.
@@ -323,7 +328,7 @@ class LinearCta {
   // Adds up the sums of the items that this warp will finish, over the slices of K of this CTA and over the CTAs of
   // the cluster; sends them to the peers and keeps them where the first slice's were.
   __device__ __forceinline__ void add_up_and_keep(const Exchange& exchange, const Frame<Arithmetic>& frame) const {
-    const uint32_t lane = threadIdx.x % kLanes;
+    const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
     const Kept sums = kept(frame);
     const Share share(frame.piece.strips, frame.piece.strips_per_warp(params_));
     const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
@@ -357,7 +362,8 @@ class LinearCta {
 #pragma unroll 1
     for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kPairs;
          i += splits * blockDim.x) {
-      const uint32_t channel = i % kPairs * 2, strip = i / kPairs % piece.strips, token = i / kPairs / piece.strips;
+      const uint32_t channel = i % kPairs * 2, token = quotient(i / kPairs, piece.strips);
+      const uint32_t strip = i / kPairs - token * piece.strips;
       const float* first = shared.sum(strip >> (count - 1), strip & (count - 1), token, channel);
       const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
       float2 sum = make_float2(0, 0);

@@ -66,7 +66,8 @@ __device__ __forceinline__ void leave_squares(const TrellinkLinear& params, cons
   if (norm.squares) {
     constexpr uint32_t kGroupStrips = kGroup / kTile;
     const uint32_t groups = params.strips / kGroupStrips;
-    const uint64_t place = item / groups * norm.square_stride + params.first_strip / kGroupStrips + item % groups;
+    const uint32_t row = quotient(item, groups), group = item - row * groups;
+    const uint64_t place = row * norm.square_stride + params.first_strip / kGroupStrips + group;
     reinterpret_cast<float*>(norm.squares)[place] = sum;
   }
 }

@@ -6,6 +6,7 @@
 
 #include "linear/input.cuh"
 #include "linear/operands.cuh"
+#include "linear/quotient.cuh"
 #include "linear/wide.cuh"
 
 namespace trellink {
@@ -21,10 +22,10 @@ __device__ __forceinline__ void transform(const TrellinkTransform& params) {
   const uint32_t ctas = (params.k_groups + kWarpsOfCta - 1) / kWarpsOfCta, blocks = (params.rows + kMmaColumns - 1) / kMmaColumns;
   const uint32_t lane = threadIdx.x % kLanes, channel = lane % kQuads * 4;
   const HadamardSigns signs(lane);
-  uint32_t block = blockIdx.x / ctas, segment = 0;
+  uint32_t block = quotient(blockIdx.x, ctas), segment = 0;
   const uint32_t group = (blockIdx.x - block * ctas) * kWarpsOfCta + ptx::warp_index();
   if (params.segments > 1) {
-    segment = block / blocks;
+    segment = quotient(block, blocks);
     block -= segment * blocks;
   }
   // Rows without a token repeat the last one.
@@ -34,7 +35,7 @@ __device__ __forceinline__ void transform(const TrellinkTransform& params) {
   const auto* x = reinterpret_cast<const uint16_t*>(params.x) + token * params.x_stride + first;
   if (group >= params.k_groups) return;
   // The scales come from memory, and do not depend on another launch.
-  const GroupScales scales(reinterpret_cast<const uint16_t*>(params.suh[segment]) + first);
+  const LoadedScales scales(GroupScales{reinterpret_cast<const uint16_t*>(params.suh[segment]) + first});
   ptx::grid_dependency_wait();
   transform_rows<Arithmetic, kBf16>(signs, x, scales, to, group, row - pass * Arithmetic::kTokens, row < params.rows);
 }

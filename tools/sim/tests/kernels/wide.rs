@@ -144,7 +144,8 @@ fn bits_in_clusters_do_not_depend_on_where_the_shared_memory_cuts_k() {
 #[test]
 fn a_launch_transforms_the_inputs_of_several_layers_and_passes() {
     let mut rng = StdRng::seed_from_u64(64);
-    // From 22 groups on, three blocks of eight tokens are four rounds and more. Each layer has its own scales.
+    // Of 22 groups, three blocks of eight tokens are more than the two rounds from which on a launch does it. Each layer
+    // has its own scales.
     let k = 22 * 128;
     for (codebook, rows) in [
         (Codebook::Mul1, 21),
