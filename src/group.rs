@@ -5,10 +5,6 @@ use crate::protocol::{Epoch, MAX_SCRUB_PERIOD, SCRUB_PERIOD};
 use crate::{Error, ExchangePath, Rank, Result, MAX_WORLD};
 use std::time::Duration;
 
-/// Values of a slot at most: kernels divide the numbers of 128-column items, which must stay below 2^20
-/// (csrc/linear/quotient.cuh), in few instructions.
-const MAX_SLOT_VALUES: usize = 1 << 26;
-
 /// Where a rank runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Device {
@@ -80,7 +76,7 @@ impl Group {
         self.devices.len()
     }
 
-    /// Values (f32) that one rank can send in one exchange, 1 to 2^26; larger outputs take several. Rounded
+    /// Values (f32) that one rank can send in one exchange, 1 to 2^28; larger outputs take several. Rounded
     /// up to a multiple of 128. Default: 64 rows of 8192 columns.
     ///
     /// Each rank's arena takes `2 · world · slot_values · 8` bytes. On a GPU a rank has another one of
@@ -309,9 +305,9 @@ impl Group {
                 "ranks of one kind",
             ));
         }
-        if self.slot_values == 0 || self.slot_values > MAX_SLOT_VALUES {
+        if self.slot_values == 0 || self.slot_values > 1 << 28 {
             let found = self.slot_values.to_string();
-            return Err(Error::argument("slot_values", found, "1 to 2^26"));
+            return Err(Error::argument("slot_values", found, "1 to 2^28"));
         }
         let periods = 2..=MAX_SCRUB_PERIOD;
         if !self.scrub_period.is_power_of_two() || !periods.contains(&self.scrub_period) {

@@ -264,7 +264,7 @@ fn groups_that_cannot_be_are_refused() {
     refused(
         Group::on_host(2).slot_values(usize::MAX).build(),
         "slot_values",
-        "2^26",
+        "2^28",
     );
     for period in [0, 1, 3, 48, 1 << 31] {
         let group = Group::on_host(2).scrub_period(period);

@@ -19,7 +19,7 @@ const MIN_ROUNDS: usize = 2;
 /// The shape of a launch of a transform kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TransformShape {
-    /// CTAs.
+    /// CTAs, as many as there is work for: they wait for no other rank, so a share of the device does not bound them.
     pub grid: u32,
     /// Tokens of a pass of the linear kernel.
     pub pass_tokens: u32,
