@@ -209,7 +209,8 @@ typedef struct TrellinkLinear {
   uint32_t span_log2;
   /* Spans that the warps of a slice of K have places for, where the input is transformed. */
   uint32_t places;
-  uint32_t reserved;
+  /* Half bits up to which a warp takes two strips at once, where the arithmetic knows that; beyond, one. */
+  uint32_t paired_half_bits;
   /* What a launch of the transform kernel made of the input, or 0: then every CTA transforms for itself. */
   uint64_t operands;
   /* Bytes from a segment's operands to the next one's. */

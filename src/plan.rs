@@ -97,6 +97,30 @@ impl LinearKernel {
         }
     }
 
+    /// The formats, codebook and half bits, for which there are kernels that launches of [`LaunchShape::straight`]
+    /// take; those of csrc/kernels. Every one that few tokens of mul1 may have, and of the rest the usual ones.
+    pub const fn straight_formats(self) -> &'static [(Codebook, usize)] {
+        const MUL1: Codebook = Codebook::Mul1;
+        const MCG: Codebook = Codebook::Mcg;
+        match self {
+            LinearKernel::Bytes4 => &[
+                (MUL1, 2),
+                (MUL1, 3),
+                (MUL1, 4),
+                (MUL1, 5),
+                (MUL1, 6),
+                (MUL1, 7),
+                (MUL1, 8),
+                (MUL1, 10),
+                (MUL1, 12),
+                (MUL1, 14),
+                (MUL1, 16),
+            ],
+            LinearKernel::Formed4 => &[(MCG, 8)],
+            _ => &[(MUL1, 8), (MCG, 8)],
+        }
+    }
+
     /// Whether its arithmetic is one of those for few tokens; `kFewTokens` in csrc/linear.
     pub const fn few_tokens(self) -> bool {
         matches!(self, LinearKernel::Bytes4 | LinearKernel::Formed4)
@@ -160,18 +184,33 @@ impl Needs {
         self.strips * self.together
     }
 
-    /// Whether every cluster has whole groups of columns, and all of its work is one piece (csrc/linear/cut.cuh).
+    /// Half bits up to which warps take strips in pairs. Not where each would have one span of groups: twice that of
+    /// one strip is shorter code, of which all is new to the CTA (docs/performance.md).
+    fn paired_half_bits(&self, work: &Work<'_>, shape: &LaunchShape) -> usize {
+        let pairs = shape.units as usize + usize::from(shape.more_units > 0);
+        let groups = work.k_groups.div_ceil(shape.k_splits as usize);
+        if self.strips * pairs <= WARPS && groups <= WARPS / pairs.max(1) {
+            0
+        } else {
+            self.paired_half_bits
+        }
+    }
+
+    /// Whether the work of every cluster is one piece (csrc/linear/cut.cuh).
     fn is_one_piece(&self, work: &Work<'_>, shape: &LaunchShape) -> bool {
-        let strips = self.unit() * shape.units as usize;
         let &[half_bits] = work.half_bits else {
             return false;
         };
-        let paired = half_bits <= self.paired_half_bits;
+        let units = shape.units + u32::from(shape.more_units > 0);
+        let paired = half_bits <= shape.paired_half_bits as usize;
         let most_strips = WARPS * if paired { self.strips } else { 1 };
-        shape.more_units == 0
-            && strips.is_multiple_of(GROUP / TILE)
-            && strips <= most_strips
-            && work.rows <= self.tokens
+        self.unit() * units as usize <= most_strips && work.rows <= self.tokens
+    }
+
+    /// Whether every cluster has whole groups of columns.
+    fn has_whole_groups(&self, shape: &LaunchShape) -> bool {
+        let strips = self.unit() * shape.units as usize;
+        shape.more_units == 0 && strips.is_multiple_of(GROUP / TILE)
     }
 
     /// K groups of the input that fit beside the weights of spans of `span` groups: at least a span, for which every
@@ -238,9 +277,14 @@ pub struct LaunchShape {
     pub units: u32,
     /// Clusters that have one more.
     pub more_units: u32,
+    /// Half bits up to which a warp takes two strips at once, where its arithmetic knows that.
+    pub paired_half_bits: u32,
     /// Whether that is whole groups of 128 columns for every cluster, in one piece: then a cluster finishes what it
     /// adds up.
     pub whole_groups: bool,
+    /// Whether every CTA has one piece, one chunk of the input and, where it transforms that by MMAs, one round: then
+    /// a kernel of [`LinearKernel::straight_formats`] can serve.
+    pub straight: bool,
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
     /// Of these, for each warp's weights and sums.
@@ -295,7 +339,9 @@ impl LaunchShape {
             k_splits: k_splits as u32,
             units: (units / clusters) as u32,
             more_units: (units % clusters) as u32,
+            paired_half_bits: 0,
             whole_groups: false,
+            straight: false,
             shared_bytes: 0,
             warp_bytes: 0,
             chunk_groups: 0,
@@ -303,8 +349,11 @@ impl LaunchShape {
             places: 0,
             transform: None,
         };
-        shape.whole_groups = needs.is_one_piece(work, &shape);
+        shape.paired_half_bits = needs.paired_half_bits(work, &shape) as u32;
+        let one_piece = needs.is_one_piece(work, &shape);
+        shape.whole_groups = one_piece && needs.has_whole_groups(&shape);
         shape.hold_input(arithmetic, work, machine);
+        shape.straight = one_piece && shape.has_one_chunk(work, machine);
         if kernel == LinearKernel::Wide64 && shape.transform.is_none() && work.k_groups > 0 {
             // It has no registers for transforming by itself.
             return LaunchShape::new(LinearKernel::Wide32, arithmetic, work, machine);
@@ -335,6 +384,16 @@ impl LaunchShape {
         self.chunk_groups = held as u32;
         self.warp_bytes = warp_bytes as u32;
         self.shared_bytes = (WARPS * warp_bytes + held * needs.group_bytes(work.rows)) as u32;
+    }
+
+    /// Whether CTAs go on neither to a next chunk of their input nor to a next round of its transform by MMAs. Where
+    /// there are clusters, what was transformed ahead comes through rings, not in chunks.
+    fn has_one_chunk(&self, work: &Work<'_>, machine: Machine) -> bool {
+        let groups = work.k_groups.div_ceil(self.k_splits as usize);
+        let ahead = self.transform.is_some();
+        let one_round = transform::rounds(work.rows, groups) <= 1;
+        (ahead && machine.cluster_pairs > 0 || groups <= self.chunk_groups as usize)
+            && (ahead || self.kernel.few_tokens() || one_round)
     }
 
     /// Slices of K of a CTA at most: as many as its warps make of the fewest strips that a piece may have.
@@ -561,6 +620,85 @@ mod tests {
             assert_eq!(whole(kernel, 1, 2048, 32, 8), pairs);
             assert!(!whole(kernel, 1, 2048, 32, 10));
         }
+    }
+
+    #[test]
+    fn launches_go_straight_where_no_cta_does_anything_twice() {
+        let straight = |kernel: LinearKernel, work: [usize; 4], choices| {
+            let [rows, strips, k_groups, half_bits] = work;
+            let work = Work {
+                rows,
+                strips,
+                k_groups,
+                half_bits: &[half_bits],
+                choices,
+            };
+            LaunchShape::new(kernel, Arithmetic::Fastest, &work, HOPPER).straight
+        };
+        let model = Choices::default();
+        for kernel in LinearKernel::ALL {
+            let rows = kernel.needs().tokens;
+            for (strips, groups) in [(256, 16), (256, 56), (512, 32), (512, 112)] {
+                // All tokens of a pass where they have places, else one: the input of four would be in chunks.
+                let fit = if kernel.few_tokens() { 1 } else { rows };
+                assert!(straight(kernel, [fit, strips, groups, 8], model));
+            }
+            assert!(!straight(kernel, [rows + 1, 512, 32, 8], model), "passes");
+            assert!(!straight(kernel, [1, 4096, 32, 8], model), "pieces");
+        }
+        let by_itself = Choices {
+            transform: Some(false),
+            ..model
+        };
+        assert!(straight(LinearKernel::Wide16, [16, 512, 8, 8], by_itself));
+        assert!(!straight(LinearKernel::Wide16, [16, 512, 36, 8], by_itself));
+        // Chunks of the input: four rows of 56 groups.
+        assert!(!straight(LinearKernel::Bytes4, [4, 512, 224, 8], model));
+        let two_segments = Work {
+            rows: 1,
+            strips: 512,
+            k_groups: 32,
+            half_bits: &[8, 8],
+            choices: model,
+        };
+        let bytes = LinearKernel::Bytes4;
+        let shape = LaunchShape::new(bytes, Arithmetic::Fastest, &two_segments, HOPPER);
+        assert!(!shape.straight);
+    }
+
+    #[test]
+    fn a_launch_with_a_format_of_its_own_kernel_is_one_that_the_codebook_has() {
+        for kernel in LinearKernel::ALL {
+            for &(codebook, half_bits) in kernel.straight_formats() {
+                let bits = crate::format::Bits::from_half_bits(half_bits).unwrap();
+                assert!(codebook.supports(bits));
+                let rows = if kernel.few_tokens() { 1 } else { 64 };
+                let chosen = LinearKernel::choose(Arithmetic::Fastest, rows, 64, [codebook]);
+                assert_eq!(chosen.few_tokens(), kernel.few_tokens());
+            }
+        }
+    }
+
+    #[test]
+    fn strips_are_taken_in_pairs_but_where_a_warp_would_have_one_span() {
+        let paired = |strips, groups, pairs| {
+            clustered(
+                LinearKernel::Bytes4,
+                [1, strips, groups, 8],
+                132,
+                227 << 10,
+                pairs,
+            )
+            .paired_half_bits
+        };
+        assert_eq!(paired(256, 16, 66), 0);
+        assert_eq!(paired(256, 17, 66), 8);
+        assert_eq!(paired(512, 8, 66), 0);
+        assert_eq!(paired(512, 9, 66), 8);
+        // 16 groups of a CTA, four pairs of strips.
+        assert_eq!(paired(512, 32, 66), 8);
+        // More strips than warps are a piece only in pairs.
+        assert_eq!(paired(132 * 18, 1, 66), 8);
     }
 
     #[test]

@@ -48,6 +48,17 @@ struct Dispatch {
     return true;
   }
 };
+
+// The same where there is nothing to choose.
+template <Codebook kCodebook, int kHalfBits>
+struct Only {
+  template <class F>
+  static TRELLINK_HD bool run(uint32_t, uint32_t, F&& f) {
+    f.template run<kCodebook, kHalfBits>();
+    return true;
+  }
+};
+
 using AllCodebooks = Dispatch<Codebook::kMul1, Codebook::kMcg, Codebook::k3inst>;
 
 }  // namespace trellink

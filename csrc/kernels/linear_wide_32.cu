@@ -2,3 +2,5 @@
 #include "linear/linear.cuh"
 
 TRELLINK_LINEAR_KERNELS(wide_32, Wide<4>)
+TRELLINK_STRAIGHT_MUL1_KERNEL(wide_32, Wide<4>, 8)
+TRELLINK_STRAIGHT_MCG_KERNEL(wide_32, Wide<4>, 8)

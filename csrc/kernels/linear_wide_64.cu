@@ -2,3 +2,5 @@
 #include "linear/linear.cuh"
 
 TRELLINK_LINEAR_KERNELS(wide_64, Wide<8>)
+TRELLINK_STRAIGHT_MUL1_KERNEL(wide_64, Wide<8>, 8)
+TRELLINK_STRAIGHT_MCG_KERNEL(wide_64, Wide<8>, 8)

@@ -3,10 +3,11 @@
 #pragma once
 
 #include "linear/shared_layout.cuh"
+#include "linear/straight.cuh"
 
 namespace trellink {
 
-struct ColumnPairs {
+struct ColumnPairs : NotStraight {
   static constexpr int kTokens = kMmaColumns / 2;
   // Sums of token `lane % 4`, for channels lane / 4 and 8 more.
   struct Accumulator {

@@ -50,10 +50,13 @@ struct Piece {
   }
 
   // Whether this is the first piece, without a register to remember it.
-  __device__ bool is_first(const Cut& cut) const { return first_token == 0 && strip == cut.begin; }
+  __device__ bool is_first(const Cut& cut) const {
+    return Arithmetic::kStraight || (first_token == 0 && strip == cut.begin);
+  }
 
   // Goes on to the next piece; false if this was the last.
   __device__ bool next(const TrellinkLinear& params, const Cut& cut) {
+    if (Arithmetic::kStraight) return false;
     strip += strips;
     if (strip == cut.end) {
       strip = cut.begin;
@@ -66,7 +69,9 @@ struct Piece {
   }
 
   __device__ bool paired(const TrellinkLinear& params) const {
-    return params.segment[segment].half_bits <= Arithmetic::kPairedHalfBits;
+    if (Arithmetic::kStrips == 1) return false;
+    const uint32_t half_bits = Arithmetic::kStraight ? Arithmetic::kHalfBits : params.segment[segment].half_bits;
+    return half_bits <= params.paired_half_bits;
   }
   __device__ uint32_t strips_per_warp(const TrellinkLinear& params) const {
     return paired(params) ? Arithmetic::kStrips : 1;
@@ -74,11 +79,17 @@ struct Piece {
 
  private:
   __device__ void measure(const TrellinkLinear& params, const Cut& cut) {
-    while (strip >= params.segment[segment].first_strip + params.segment[segment].strips) ++segment;
-    const uint32_t segment_end = params.segment[segment].first_strip + params.segment[segment].strips;
-    const uint32_t most = paired(params) ? kWarps * Arithmetic::kStrips : kWarps;
-    strips = min(min(cut.end, segment_end) - strip, most);
-    tokens = min(params.rows - first_token, static_cast<uint32_t>(Arithmetic::kTokens));
+    if constexpr (Arithmetic::kStraight) {
+      segment = 0;
+      strips = cut.end - cut.begin;
+      tokens = params.rows;
+    } else {
+      while (strip >= params.segment[segment].first_strip + params.segment[segment].strips) ++segment;
+      const uint32_t segment_end = params.segment[segment].first_strip + params.segment[segment].strips;
+      const uint32_t most = paired(params) ? kWarps * Arithmetic::kStrips : kWarps;
+      strips = min(min(cut.end, segment_end) - strip, most);
+      tokens = min(params.rows - first_token, static_cast<uint32_t>(Arithmetic::kTokens));
+    }
   }
 };
 

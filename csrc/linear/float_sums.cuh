@@ -3,6 +3,7 @@
 
 #include "linear/input.cuh"
 #include "linear/shared_layout.cuh"
+#include "linear/straight.cuh"
 
 namespace trellink {
 
@@ -21,7 +22,7 @@ __device__ __forceinline__ uint32_t inverse_power_of_two(uint32_t bits) { return
 
 // kBlocks MMA results of 16 channels and 8 tokens each. Shared memory has places for all these tokens.
 template <int kBlocks>
-struct FloatSums {
+struct FloatSums : NotStraight {
   struct Accumulator {
     float v[kBlocks][4] = {};
   };

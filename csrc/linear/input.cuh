@@ -15,6 +15,8 @@
 // activations have; what undoes the scaling is applied to the group's sums.
 #pragma once
 
+#include <type_traits>
+
 #include "format/hadamard.cuh"
 #include "linear/shared_layout.cuh"
 #include "ptx/ptx.cuh"
@@ -129,6 +131,7 @@ struct GroupScales {
 struct LoadedScales {
   uint2 tile[kBlockTiles];
 
+  LoadedScales() = default;
   __device__ explicit LoadedScales(const GroupScales& scales) {
 #pragma unroll
     for (int t = 0; t < kBlockTiles; ++t) tile[t] = scales[t];
@@ -155,7 +158,7 @@ template <class Arithmetic>
 struct InputWork {
   const TrellinkLinear& params;
   const TrellinkSegment& segment;
-  const SharedLayout<Arithmetic>& shared;
+  const typename Arithmetic::Shared& shared;
   uint32_t first_token, first_group, groups;
 
   // Channel `channel` of a group of a token.
@@ -176,14 +179,25 @@ struct ItemScales {
   __device__ explicit ItemScales(const uint16_t* suh) : v(*reinterpret_cast<const uint2*>(suh)) {}
 };
 
-// The scales of the first item that a warp transforms by shuffles, of groups [first_group, first_group + groups). They
-// come from memory and do not depend on another launch: so they can be on their way before that has ended. The other
-// transform's would take registers that the wide kernels have not got.
-__device__ __forceinline__ ItemScales first_scales(const TrellinkSegment& segment, uint32_t first_group, uint32_t groups) {
+// The scales of the first item that a warp transforms, of groups [first_group, first_group + groups). They come from
+// memory and do not depend on another launch: so they can be on their way before that has ended. The transform by MMAs
+// would take registers for it that only straight kernels have.
+template <class Arithmetic>
+using FirstScales = std::conditional_t<Arithmetic::kFewTokens, ItemScales, LoadedScales>;
+template <class Arithmetic>
+constexpr bool kLoadsFirstScales = Arithmetic::kFewTokens || Arithmetic::kStraight;
+
+template <class Arithmetic>
+__device__ __forceinline__ FirstScales<Arithmetic> first_scales(const TrellinkSegment& segment, uint32_t first_group,
+                                                                uint32_t groups) {
   uint32_t group = ptx::warp_index();
   while (group >= groups) group -= groups;
-  return ItemScales(reinterpret_cast<const uint16_t*>(segment.suh) + (first_group + group) * kGroup +
-                    threadIdx.x % kLanes * 4);
+  const auto* suh = reinterpret_cast<const uint16_t*>(segment.suh) + (first_group + group) * kGroup;
+  if constexpr (Arithmetic::kFewTokens) {
+    return ItemScales(suh + threadIdx.x % kLanes * 4);
+  } else {
+    return LoadedScales(GroupScales{suh + threadIdx.x % kQuads * 4});
+  }
 }
 
 // Where a warp is among the groups of so many tokens at a time.
@@ -236,9 +250,9 @@ __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, It
   }
 }
 
-// A group of eight tokens a warp at a time, by MMAs.
+// A group of eight tokens a warp at a time, by MMAs. `scales`: of the first, where these are loaded.
 template <class Arithmetic, bool kBf16>
-__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
+__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, const LoadedScales& scales) {
   const uint32_t lane = threadIdx.x % kLanes, channel = lane % kQuads * 4;
   const HadamardSigns signs(lane);
   const uint32_t tokens = work.shared.tokens;
@@ -246,27 +260,30 @@ __device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
   for (InputPlace place{0, ptx::warp_index()}; place.settle<kMmaColumns>(work); place.group += kWarps) {
     // Rows without a token repeat the last one.
     const uint32_t row = place.token + lane / kQuads, token = min(row, tokens - 1);
-    transform_rows<Arithmetic, kBf16>(signs, work.x(token, place.group, channel),
-                                      GroupScales{work.scales(place.group, channel)}, work.shared, place.group, row,
-                                      row < tokens);
+    const uint16_t* x = work.x(token, place.group, channel);
+    if constexpr (kLoadsFirstScales<Arithmetic>) {
+      transform_rows<Arithmetic, kBf16>(signs, x, scales, work.shared, place.group, row, row < tokens);
+      // One round.
+      if (Arithmetic::kStraight) return;
+    } else {
+      const GroupScales near{work.scales(place.group, channel)};
+      transform_rows<Arithmetic, kBf16>(signs, x, near, work.shared, place.group, row, row < tokens);
+    }
   }
 }
 
 // Fills the shared input with groups [first_group, first_group + groups) of tokens
-// [first_token, first_token + shared.tokens). `scales`: what first_scales gives, for few tokens. By all warps of the
-// CTA; the caller synchronises.
+// [first_token, first_token + shared.tokens). `scales`: what first_scales gives, where kLoadsFirstScales. By all warps
+// of the CTA; the caller synchronises.
 template <class Arithmetic>
-__device__ __forceinline__ void load_input(const TrellinkLinear& params, const TrellinkSegment& segment,
-                                           const SharedLayout<Arithmetic>& shared, uint32_t first_token, uint32_t first_group,
-                                           uint32_t groups, const ItemScales& scales) {
-  const InputWork<Arithmetic> work{params, segment, shared, first_token, first_group, groups};
+__device__ __forceinline__ void load_input(const InputWork<Arithmetic>& work, const FirstScales<Arithmetic>& scales) {
   if constexpr (Arithmetic::kFewTokens) {
     load_items(work, scales);
   } else {
-    if (params.x_dtype == TRELLINK_DTYPE_F16) {
-      load_rows<Arithmetic, false>(work);
+    if (work.params.x_dtype == TRELLINK_DTYPE_F16) {
+      load_rows<Arithmetic, false>(work, scales);
     } else {
-      load_rows<Arithmetic, true>(work);
+      load_rows<Arithmetic, true>(work, scales);
     }
   }
 }

@@ -26,6 +26,7 @@
 #include "linear/formed_pairs.cuh"
 #include "linear/input.cuh"
 #include "linear/operands.cuh"
+#include "linear/straight.cuh"
 #include "linear/strip_gemm.cuh"
 #include "linear/weight_stream.cuh"
 #include "linear/wide.cuh"
@@ -59,7 +60,7 @@ class LinearCta {
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
-    ItemScales scales;
+    FirstScales<Arithmetic> scales;
     // The next launch finds no room before this CTA has left; so it can as well be ready by then. A transform ahead of
     // it would find some, and take bandwidth.
     if constexpr (!Arithmetic::kSpans) ptx::launch_dependents();
@@ -69,9 +70,9 @@ class LinearCta {
       // Neither scales nor weights depend on another launch. The scales are needed first.
       if constexpr (Arithmetic::kTransforms) {
         if (!params_.operands && cut.groups() > 0) {
-          if constexpr (Arithmetic::kFewTokens) {
+          if constexpr (kLoadsFirstScales<Arithmetic>) {
             const uint32_t groups = min(params_.chunk_groups, cut.groups());
-            scales = first_scales(params_.segment[piece.segment], cut.first_group, groups);
+            scales = first_scales<Arithmetic>(params_.segment[piece.segment], cut.first_group, groups);
           }
           prefetch_scales(cut, piece);
         }
@@ -87,6 +88,8 @@ class LinearCta {
         frame.input_is_loaded = true;
       }
     }
+    // The constants that come behind the loop; each warp scheduler has a cache of its own for them.
+    if (Arithmetic::kStraight) ptx::opaque(params_.exchange.operation.tag);
     __syncthreads();
     ptx::grid_dependency_wait();
     // Opaque, or the compiler keeps what it knows of the thread in a register through all of this.
@@ -139,7 +142,7 @@ class LinearCta {
   }
 
  private:
-  using Shared = SharedLayout<Arithmetic>;
+  using Shared = typename Arithmetic::Shared;
   using Ring = OperandRing<Arithmetic>;
 
   // Meets all threads that see the same sums.
@@ -179,7 +182,7 @@ class LinearCta {
     constexpr uint32_t kLineBytes = 128, kGroupLines = kGroup * sizeof(uint16_t) / kLineBytes;
     const auto* suh = reinterpret_cast<const unsigned char*>(params_.segment[piece.segment].suh);
     const uint32_t end = cut.end_group * kGroupLines;
-    const uint32_t begin = (cut.first_group + (Arithmetic::kFewTokens ? kWarps : 0)) * kGroupLines;
+    const uint32_t begin = (cut.first_group + (kLoadsFirstScales<Arithmetic> ? kWarps : 0)) * kGroupLines;
     for (uint32_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
       ptx::prefetch_l2(suh + i * kLineBytes);
     }
@@ -230,7 +233,7 @@ class LinearCta {
 
   // Loads the chunk of the input of the frame's piece that begins with group `chunk`, with what first_scales gives for it.
   __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk,
-                                             const ItemScales& scales) const {
+                                             const FirstScales<Arithmetic>& scales) const {
     const Piece<Arithmetic>& piece = frame.piece;
     const Shared shared(params_, piece.tokens);
     const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
@@ -243,7 +246,8 @@ class LinearCta {
       }
     }
 #endif
-    load_input(params_, params_.segment[piece.segment], shared, piece.first_token, chunk, groups, scales);
+    const InputWork<Arithmetic> work{params_, params_.segment[piece.segment], shared, piece.first_token, chunk, groups};
+    load_input(work, scales);
 #if __CUDA_ARCH__ >= 900
     // The tensor core reads it as copies would.
     if constexpr (Arithmetic::kHeldTokens > 0) ptx::fence_async_copies();
@@ -252,13 +256,16 @@ class LinearCta {
 
   __device__ __forceinline__ void load_later_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
     const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
-    ItemScales scales;
-    if constexpr (Arithmetic::kFewTokens) scales = first_scales(params_.segment[frame.piece.segment], chunk, groups);
+    FirstScales<Arithmetic> scales;
+    if constexpr (kLoadsFirstScales<Arithmetic>) {
+      scales = first_scales<Arithmetic>(params_.segment[frame.piece.segment], chunk, groups);
+    }
     load_chunk(frame, chunk, scales);
   }
 
   // Goes on to the next chunk, whose groups lie `first` behind the cut's; false if there is none.
   __device__ __forceinline__ bool next_chunk(const Frame<Arithmetic>& frame, uint32_t& first) const {
+    if (Arithmetic::kStraight) return false;
     first += params_.chunk_groups;
     if (first >= frame.cut.groups()) return false;
     __syncthreads();
@@ -277,7 +284,9 @@ class LinearCta {
         if (!from_ring) {
           // An empty shard has no input.
           if (frame.cut.groups() == 0) break;
-          if (first > 0 || !frame.input_is_loaded) load_later_chunk(frame, frame.cut.first_group + first);
+          if (!Arithmetic::kStraight && (first > 0 || !frame.input_is_loaded)) {
+            load_later_chunk(frame, frame.cut.first_group + first);
+          }
           __syncthreads();
         }
       }
@@ -419,12 +428,19 @@ __device__ __forceinline__ void linear(const TrellinkLinear& params) {
 }  // namespace trellink
 
 // The kernels of an arithmetic: one for each of the Epilogues.
-#define TRELLINK_LINEAR_KERNELS(name, arithmetic)                  \
-  TRELLINK_LINEAR_KERNEL(name, arithmetic, kPlain)                 \
-  TRELLINK_LINEAR_KERNEL(name##_row, arithmetic, kRow)             \
-  TRELLINK_LINEAR_KERNEL(name##_column, arithmetic, kColumn)
-#define TRELLINK_LINEAR_KERNEL(name, arithmetic, epilogues)                                          \
-  extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)                           \
-      trellink_linear_##name(const __grid_constant__ TrellinkLinear params) {                        \
-    trellink::linear<trellink::arithmetic, trellink::Epilogues::epilogues>(params);                  \
+#define TRELLINK_LINEAR_KERNELS(name, arithmetic)                            \
+  TRELLINK_LINEAR_KERNEL(name, kPlain, trellink::arithmetic)                 \
+  TRELLINK_LINEAR_KERNEL(name##_row, kRow, trellink::arithmetic)             \
+  TRELLINK_LINEAR_KERNEL(name##_column, kColumn, trellink::arithmetic)
+// The straight ones of an arithmetic and a format.
+#define TRELLINK_STRAIGHT_MUL1_KERNEL(name, arithmetic, half_bits) \
+  TRELLINK_LINEAR_KERNEL(name##_mul1_##half_bits, kPlain,          \
+                         trellink::Straight<trellink::arithmetic, trellink::Codebook::kMul1, half_bits>)
+#define TRELLINK_STRAIGHT_MCG_KERNEL(name, arithmetic, half_bits) \
+  TRELLINK_LINEAR_KERNEL(name##_mcg_##half_bits, kPlain,          \
+                         trellink::Straight<trellink::arithmetic, trellink::Codebook::kMcg, half_bits>)
+#define TRELLINK_LINEAR_KERNEL(name, epilogues, ...)                              \
+  extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)        \
+      trellink_linear_##name(const __grid_constant__ TrellinkLinear params) {     \
+    trellink::linear<__VA_ARGS__, trellink::Epilogues::epilogues>(params);        \
   }

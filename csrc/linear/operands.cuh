@@ -48,7 +48,7 @@ struct Operands {
 // Copies groups [first, first + groups) to the first places of the shared input. By all threads of the CTA; each
 // waits for what it has copied.
 template <class Arithmetic>
-__device__ __forceinline__ void copy_operands(const Operands<Arithmetic>& from, const SharedLayout<Arithmetic>& to,
+__device__ __forceinline__ void copy_operands(const Operands<Arithmetic>& from, const typename Arithmetic::Shared& to,
                                               uint32_t first, uint32_t groups) {
   constexpr uint32_t kBytes = 16;
   for (uint32_t i = threadIdx.x * kBytes; i < groups * Operands<Arithmetic>::kGroupBytes; i += blockDim.x * kBytes) {

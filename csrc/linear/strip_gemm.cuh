@@ -14,7 +14,7 @@ namespace trellink {
 // kCount: strips, at most Arithmetic::kStrips.
 template <class Arithmetic, int kCount>
 struct StripGemm {
-  const SharedLayout<Arithmetic>& shared;
+  const typename Arithmetic::Shared& shared;
   WeightStream<Arithmetic::kSpans>& weights;
   const OperandRing<Arithmetic>& ring;
   bool from_ring;
@@ -22,10 +22,10 @@ struct StripGemm {
   uint32_t first, chunk, groups;
   typename Arithmetic::Accumulator (&acc)[kCount];
 
-  // Bitrates that the other kCount serves are not compiled for this one.
+  // Two strips of more bits would not leave enough registers.
   template <Codebook kCodebook, int kHalfBits>
   __device__ __forceinline__ void run() {
-    if constexpr ((kHalfBits <= Arithmetic::kPairedHalfBits) == (kCount == 2)) multiply<kCodebook, kHalfBits>();
+    if constexpr (kCount == 1 || kHalfBits <= Arithmetic::kPairedHalfBits) multiply<kCodebook, kHalfBits>();
   }
 
  private:

@@ -145,5 +145,7 @@ template <class Arithmetic>
 constexpr bool kExists = true;
 template <>
 constexpr bool kExists<Wide<8>> = TRELLINK_WGMMA;
+template <class Arithmetic, Codebook kCodebook, int kHalfBits>
+constexpr bool kExists<Straight<Arithmetic, kCodebook, kHalfBits>> = kExists<Arithmetic>;
 
 }  // namespace trellink

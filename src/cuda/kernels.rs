@@ -7,7 +7,7 @@ use super::driver::{attribute, bind, check, error, synchronize_context};
 use crate::code::Abilities;
 use crate::ffi::{TrellinkLinear, TRELLINK_LINEAR_THREADS};
 use crate::format::DType;
-use crate::plan::{LinearKernel, TransformShape};
+use crate::plan::{LaunchShape, LinearKernel, TransformShape};
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
 use cudarc::driver::CudaContext;
@@ -29,7 +29,7 @@ pub(crate) struct Kernel {
 
 /// What a linear kernel can do to finished values; `Epilogues` in csrc/linear/linear.cuh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Epilogues {
+enum Epilogues {
     /// Store or add.
     Plain,
     /// And an RMSNorm of the rows, or the sums of their squares.
@@ -43,7 +43,7 @@ impl Epilogues {
     const SUFFIXES: [&'static str; 3] = ["", "_row", "_column"];
 
     /// Those that a launch needs.
-    pub(crate) fn of(params: &TrellinkLinear) -> Self {
+    fn of(params: &TrellinkLinear) -> Self {
         let (norm, columns) = (&params.norm, &params.columns);
         if norm.out != 0 || norm.squares != 0 {
             Epilogues::Row
@@ -53,6 +53,16 @@ impl Epilogues {
             Epilogues::Plain
         }
     }
+}
+
+/// A kernel for one format, of launches that are [`LaunchShape::straight`].
+#[derive(Clone, Copy, Debug)]
+struct StraightKernel {
+    kernel: LinearKernel,
+    /// As segments have them.
+    codebook: u32,
+    half_bits: u32,
+    loaded: Kernel,
 }
 
 /// How a kernel is launched: one-dimensional, on one stream.
@@ -78,6 +88,7 @@ pub(crate) struct Kernels {
     modules: Modules,
     /// In the order of [`LinearKernel::ALL`], each in that of [`Epilogues::SUFFIXES`].
     linear: Vec<[Kernel; Epilogues::SUFFIXES.len()]>,
+    straight: Vec<StraightKernel>,
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
     /// Clusters of two CTAs of any linear kernel that shares K which the device holds at once, with all the
@@ -109,6 +120,7 @@ impl Kernels {
         bind(context)?;
         let mut modules = Modules::new(context);
         let mut linear = Vec::new();
+        let mut straight: Vec<StraightKernel> = Vec::new();
         for kernel in LinearKernel::ALL {
             let module = modules.load(kernel.name())?;
             let function = |suffix| {
@@ -117,6 +129,15 @@ impl Kernels {
             };
             let [plain, row, column] = Epilogues::SUFFIXES.map(function);
             linear.push([plain?, row?, column?]);
+            for &(codebook, half_bits) in kernel.straight_formats() {
+                let symbol = format!("trellink_{}_{codebook}_{half_bits}", kernel.name());
+                straight.push(StraightKernel {
+                    kernel,
+                    codebook: codebook.number(),
+                    half_bits: half_bits as u32,
+                    loaded: modules.function(module, &symbol)?,
+                });
+            }
         }
         let transform = modules.transform()?;
         let decode = modules.kernel("decode")?;
@@ -129,28 +150,33 @@ impl Kernels {
         )?;
         let capability = context.compute_capability();
         let capability = capability.map_err(|e| error(e, "cuDeviceGetAttribute"))?;
-        let launched_early = linear
+        let all_linear: Vec<Kernel> = linear
             .iter()
             .flatten()
+            .copied()
+            .chain(straight.iter().map(|kernel| kernel.loaded))
+            .collect();
+        let launched_early = all_linear
+            .iter()
             .chain(transform.iter().flatten())
             .chain([&all_reduce]);
         let compiled_for = launched_early.map(|kernel| kernel.compiled_for).min();
         let abilities = Abilities::new(compiled_for.unwrap_or(0), capability, super::BUILT_FOR);
         Ok(Kernels {
-            max_shared_bytes: linear
+            max_shared_bytes: all_linear
                 .iter()
-                .flatten()
                 .map(|k| k.max_shared_bytes)
                 .min()
                 .unwrap_or(0),
             cluster_pairs: if abilities.hopper {
-                cluster_pairs(&linear)?
+                cluster_pairs(&all_linear)?
             } else {
                 0
             },
             most_tokens: abilities.most_tokens,
             modules,
             linear,
+            straight,
             transform,
             decode,
             stream,
@@ -165,10 +191,22 @@ impl Kernels {
         &self.modules.context
     }
 
-    /// A linear kernel with the epilogues of a launch.
-    pub(crate) fn linear(&self, kernel: LinearKernel, epilogues: Epilogues) -> Kernel {
+    /// The linear kernel for a launch of a shape.
+    pub(crate) fn linear(&self, shape: &LaunchShape, params: &TrellinkLinear) -> Kernel {
+        let epilogues = Epilogues::of(params);
+        let segment = &params.segment[0];
+        let serves = |kernel: &&StraightKernel| {
+            kernel.kernel == shape.kernel
+                && kernel.codebook == segment.codebook
+                && kernel.half_bits == segment.half_bits
+        };
+        if shape.straight && epilogues == Epilogues::Plain {
+            if let Some(kernel) = self.straight.iter().find(serves) {
+                return kernel.loaded;
+            }
+        }
         // Loaded in this order, all of them.
-        self.linear[kernel as usize][epilogues as usize]
+        self.linear[shape.kernel as usize][epilogues as usize]
     }
 
     /// The transform kernel for a shape and inputs of a dtype.
@@ -276,9 +314,9 @@ fn cluster_dimension(ctas: u32) -> sys::CUlaunchAttribute {
 }
 
 /// How many clusters of two CTAs the device holds at once of whichever linear kernel.
-fn cluster_pairs(linear: &[[Kernel; Epilogues::SUFFIXES.len()]]) -> Result<usize> {
+fn cluster_pairs(linear: &[Kernel]) -> Result<usize> {
     let mut least = usize::MAX;
-    for loaded in linear.iter().flatten() {
+    for loaded in linear {
         let launch = Launch {
             grid: 2,
             cluster: 2,

@@ -4,7 +4,7 @@
 //! each message. Ahead of each may go one that transforms its input. All work is done on the stack and in the driver.
 
 use super::call::{DeviceInput, DeviceOutput, Site, StreamHandle};
-use super::kernels::{Epilogues, Launch};
+use super::kernels::Launch;
 use super::layer::CudaLinear;
 use super::rank::{Channel, CudaRank};
 use crate::call::{check_whole_rows, Columns, Epilogue, Input, InputNorm, Output, Stream};
@@ -173,6 +173,7 @@ impl CudaRank {
         params.chunk_groups = shape.chunk_groups;
         params.span_log2 = shape.span_log2;
         params.places = shape.places;
+        params.paired_half_bits = shape.paired_half_bits;
         let launch = Launch {
             grid: shape.grid,
             cluster: shape.k_splits,
@@ -184,13 +185,7 @@ impl CudaRank {
         // SAFETY: the kernel takes a TrellinkLinear. Weights and control words live as long as the
         // layer and the rank; input and outputs were vouched for by whoever made them (a borrow,
         // or the contract of the unsafe constructor), for as long as the stream needs them.
-        unsafe {
-            kernels.launch(
-                kernels.linear(shape.kernel, Epilogues::of(params)),
-                launch,
-                params,
-            )
-        }
+        unsafe { kernels.launch(kernels.linear(&shape, params), launch, params) }
     }
 
     /// Enqueues the transform of a launch's input into the workspace, where the launch then finds it.

@@ -261,7 +261,7 @@ pub struct TrellinkLinear {
     pub chunk_groups: u32,
     pub span_log2: u32,
     pub places: u32,
-    pub reserved: u32,
+    pub paired_half_bits: u32,
     pub operands: u64,
     pub operand_stride: u64,
     pub norm: TrellinkNorm,
@@ -306,8 +306,8 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkLinear, span_log2) - 68usize];
     ["Offset of field: TrellinkLinear::places"]
         [::core::mem::offset_of!(TrellinkLinear, places) - 72usize];
-    ["Offset of field: TrellinkLinear::reserved"]
-        [::core::mem::offset_of!(TrellinkLinear, reserved) - 76usize];
+    ["Offset of field: TrellinkLinear::paired_half_bits"]
+        [::core::mem::offset_of!(TrellinkLinear, paired_half_bits) - 76usize];
     ["Offset of field: TrellinkLinear::operands"]
         [::core::mem::offset_of!(TrellinkLinear, operands) - 80usize];
     ["Offset of field: TrellinkLinear::operand_stride"]

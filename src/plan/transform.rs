@@ -50,8 +50,7 @@ impl TransformShape {
             return None;
         }
         let pass_tokens = needs.tokens;
-        let blocks = pass_tokens.min(work.rows).div_ceil(ITEM_TOKENS);
-        let rounds = (groups * blocks).div_ceil(WARPS);
+        let rounds = rounds(pass_tokens.min(work.rows), groups);
         let segments = work.half_bits.len();
         let operand_stride = operand_bytes(work.rows.next_multiple_of(pass_tokens), work.k_groups);
         // What does not fit comes by a ring, and what the kernel cannot transform.
@@ -70,6 +69,11 @@ impl TransformShape {
             operand_stride: operand_stride as u64,
         })
     }
+}
+
+/// Rounds in which the warps of a CTA transform `groups` K groups of rows of one pass by MMAs.
+pub(super) fn rounds(rows: usize, groups: usize) -> usize {
+    (groups * rows.div_ceil(ITEM_TOKENS)).div_ceil(WARPS)
 }
 
 /// What a segment's operands take, for rows of whole passes; csrc/linear/operands.cuh.

@@ -339,8 +339,36 @@ ulonglong2 load_shared(const uint64_t* p) { return link_faults().load(p); }
 // The faults of all further launches of the calling thread.
 extern "C" void trellink_sim_choose_faults(uint32_t faults) { sim::chosen_faults = faults; }
 
-// Runs one launch of a linear kernel, by its number in src/plan.rs, to its end.
-extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, uint32_t grid) {
+namespace {
+
+// A straight kernel, once its format is known.
+template <class Arithmetic>
+struct RunStraight {
+  const TrellinkLinear& params;
+  template <trellink::Codebook kCodebook, int kHalfBits>
+  void run() const {
+    trellink::linear<trellink::Straight<Arithmetic, kCodebook, kHalfBits>, trellink::Epilogues::kPlain>(params);
+  }
+};
+
+template <class Arithmetic>
+void run_straight(const TrellinkLinear& params) {
+  const TrellinkSegment& segment = params.segment[0];
+  const RunStraight<Arithmetic> run{params};
+  if constexpr (std::is_same_v<Arithmetic, trellink::Bytes>) {
+    trellink::Dispatch<trellink::Codebook::kMul1>::run(segment.codebook, segment.half_bits, run);
+  } else if (segment.codebook == static_cast<uint32_t>(trellink::Codebook::kMcg)) {
+    run.template run<trellink::Codebook::kMcg, 8>();
+  } else {
+    run.template run<trellink::Codebook::kMul1, 8>();
+  }
+}
+
+}  // namespace
+
+// Runs one launch of a linear kernel, by its number in src/plan.rs, to its end. `straight`: of the kernel for the
+// segment's format.
+extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, bool straight, uint32_t grid) {
   // As src/cuda/kernels.rs chooses.
   const bool row = params->norm.out || params->norm.squares, column = params->columns.squares || params->columns.gated;
   static constexpr void (*kKernels[][3])(const TrellinkLinear) = {
@@ -351,6 +379,14 @@ extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kerne
       {trellink_linear_wide_32, trellink_linear_wide_32_row, trellink_linear_wide_32_column},
       {trellink_linear_wide_64, trellink_linear_wide_64_row, trellink_linear_wide_64_column},
   };
+  static constexpr void (*kStraight[])(const TrellinkLinear&) = {
+      run_straight<trellink::Bytes>,   run_straight<trellink::FormedPairs>, run_straight<trellink::Wide<1>>,
+      run_straight<trellink::Wide<2>>, run_straight<trellink::Wide<4>>,     run_straight<trellink::Wide<8>>};
+  if (straight) {
+    const auto run = kStraight[kernel];
+    sim::launch(grid, params->k_splits, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { run(*params); });
+    return;
+  }
   const auto run = kKernels[kernel][row ? 1 : column ? 2 : 0];
   sim::launch(grid, params->k_splits, TRELLINK_LINEAR_THREADS, params->shared_bytes, [=] { run(*params); });
 }

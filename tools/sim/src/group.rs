@@ -30,6 +30,8 @@ pub struct SimGroup {
     pub cluster_pairs: usize,
     /// What is not left to the plan's model.
     pub choices: Choices,
+    /// Whether launches that go straight take the kernels for one format, as they do on CUDA.
+    pub straight: bool,
 }
 
 /// Which ranks a launch exchanges with.
@@ -59,6 +61,7 @@ pub struct SimRank {
     report: Arc<Vec<Buffer>>,
     rank: usize,
     pub(crate) faults: Vec<Fault>,
+    pub(crate) straight_launches: usize,
     /// Pointed to by the exchanges.
     _memory: Vec<Arc<Vec<Buffer>>>,
     controls: [Control; 2],
@@ -114,6 +117,7 @@ impl SimGroup {
                 report: reports.clone(),
                 rank,
                 faults: Vec::new(),
+                straight_launches: 0,
                 _memory: vec![arenas.clone(), locals.clone(), abort.clone()],
                 controls,
             }
@@ -168,6 +172,11 @@ impl SimRank {
     /// Gives this rank another number of SMs than the rest of the group.
     pub fn set_sms(&mut self, sms: usize) {
         self.config.sms = sms;
+    }
+
+    /// How many launches have taken a kernel for one format.
+    pub fn straight_launches(&self) -> usize {
+        self.straight_launches
     }
 
     /// The epoch of the next call on a channel, and the sticky failure state (0: none).

@@ -15,7 +15,7 @@ use trellink::{Arithmetic, Epilogue};
 
 extern "C" {
     fn trellink_sim_most_tokens() -> u32;
-    fn trellink_sim_linear(params: *const TrellinkLinear, kernel: u32, grid: u32);
+    fn trellink_sim_linear(params: *const TrellinkLinear, kernel: u32, straight: bool, grid: u32);
     fn trellink_sim_transform(params: *const TrellinkTransform, tokens: u32, bf16: bool, grid: u32);
     fn trellink_sim_decode(params: *const TrellinkDecode, grid: u32);
 }
@@ -90,6 +90,14 @@ pub struct Epilogues<'a> {
 }
 
 impl Epilogues<'_> {
+    /// Whether the call goes through nothing more.
+    fn are_plain(&self) -> bool {
+        self.norm.is_none()
+            && self.squares_out.is_none()
+            && self.squares_in.is_none()
+            && !self.gated
+    }
+
     fn norm(&self, n: usize) -> TrellinkNorm {
         TrellinkNorm {
             squares: self.squares_out.map_or(0, Buffer::pointer),
@@ -261,9 +269,16 @@ impl SimRank {
             params.chunk_groups = shape.chunk_groups;
             params.span_log2 = shape.span_log2;
             params.places = shape.places;
+            params.paired_half_bits = shape.paired_half_bits;
+            let format = (first.codebook, first.half_bits);
+            let straight = self.config.straight
+                && epilogues.are_plain()
+                && shape.straight
+                && shape.kernel.straight_formats().contains(&format);
+            self.straight_launches += usize::from(straight);
             // SAFETY: every pointer in `params` is that of a buffer that `call` or `self` borrows,
             // with the sizes that the kernel derives from the same numbers.
-            unsafe { trellink_sim_linear(&params, shape.kernel as u32, shape.grid) };
+            unsafe { trellink_sim_linear(&params, shape.kernel as u32, straight, shape.grid) };
         }
     }
 }

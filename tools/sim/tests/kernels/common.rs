@@ -95,6 +95,7 @@ pub(crate) fn group(world: usize) -> SimGroup {
         max_shared_bytes: 100 << 10,
         cluster_pairs: 0,
         choices: Choices::default(),
+        straight: true,
     }
 }
 

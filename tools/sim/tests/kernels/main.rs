@@ -10,5 +10,6 @@ mod formats;
 mod link;
 mod norm;
 mod shapes;
+mod straight;
 mod values;
 mod wide;

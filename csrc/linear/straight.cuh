@@ -1,0 +1,26 @@
+// Launches whose CTAs go straight from the first instruction to the last, as an arithmetic of their own.
+//
+// A launch begins with an empty instruction cache, and what it takes longest for is code that lies apart. So launches
+// of one segment, of which every CTA has one piece, one chunk of the input and one round of its transform, have
+// kernels for one format, without the code that they would jump over (docs/performance.md). src/plan.rs knows which
+// launches are such and which formats have kernels. They compute what the others do, bit for bit.
+#pragma once
+
+#include "format/dispatch.h"
+
+namespace trellink {
+
+template <class Arithmetic, Codebook kCodebook, int kFormatHalfBits>
+struct Straight : Arithmetic {
+  using Codebooks = Only<kCodebook, kFormatHalfBits>;
+  static constexpr bool kStraight = true;
+  static constexpr uint32_t kHalfBits = kFormatHalfBits;
+};
+
+// What the other arithmetics are.
+struct NotStraight {
+  static constexpr bool kStraight = false;
+  static constexpr uint32_t kHalfBits = 0;  // those of the segment
+};
+
+}  // namespace trellink
