@@ -16,6 +16,7 @@
 //   store_row            writes a transformed group of a token there
 //   multiply             adds a block's products to an Accumulator
 //   store_sums           writes an Accumulator to the shared sums
+//   kStraight            whether it serves launches alone whose CTAs do nothing twice, in one format (straight.cuh)
 #pragma once
 
 #include "comm/exchange.cuh"
