@@ -10,6 +10,8 @@ pub(crate) struct Abilities {
     pub(crate) hopper: bool,
     /// Tokens that a pass may have: as many as their MMAs leave registers for.
     pub(crate) most_tokens: usize,
+    /// Whether inputs that were transformed ahead come to them in rings: `TRELLINK_RINGS` in csrc/linear/operands.cuh.
+    pub(crate) rings: bool,
 }
 
 impl Abilities {
@@ -22,6 +24,7 @@ impl Abilities {
         Abilities {
             hopper: compiled_for >= 90,
             most_tokens: if is_90a { 64 } else { 32 },
+            rings: (90..120).contains(&compiled_for),
         }
     }
 }
@@ -36,13 +39,13 @@ mod tests {
     fn machine_code_has_what_its_architecture_has() {
         let of = |compiled_for, capability| {
             let abilities = Abilities::new(compiled_for, capability, RELEASE);
-            (abilities.hopper, abilities.most_tokens)
+            (abilities.hopper, abilities.most_tokens, abilities.rings)
         };
-        assert_eq!(of(80, (8, 0)), (false, 32));
-        assert_eq!(of(86, (8, 6)), (false, 32));
-        assert_eq!(of(90, (9, 0)), (true, 64));
-        assert_eq!(of(100, (10, 3)), (true, 32));
-        assert_eq!(of(120, (12, 0)), (true, 32));
+        assert_eq!(of(80, (8, 0)), (false, 32, false));
+        assert_eq!(of(86, (8, 6)), (false, 32, false));
+        assert_eq!(of(90, (9, 0)), (true, 64, true));
+        assert_eq!(of(100, (10, 3)), (true, 32, true));
+        assert_eq!(of(120, (12, 0)), (true, 32, false));
     }
 
     #[test]

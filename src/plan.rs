@@ -262,6 +262,8 @@ pub struct Machine {
     pub cluster_pairs: usize,
     /// Tokens of a pass at most.
     pub most_tokens: usize,
+    /// Whether kernels take what was transformed ahead from rings and not in chunks; `TRELLINK_RINGS` in csrc/linear.
+    pub rings: bool,
 }
 
 /// The shape of one launch.
@@ -386,13 +388,12 @@ impl LaunchShape {
         self.shared_bytes = (WARPS * warp_bytes + held * needs.group_bytes(work.rows)) as u32;
     }
 
-    /// Whether CTAs go on neither to a next chunk of their input nor to a next round of its transform by MMAs. Where
-    /// there are clusters, what was transformed ahead comes through rings, not in chunks.
+    /// Whether CTAs go on neither to a next chunk of their input nor to a next round of its transform by MMAs.
     fn has_one_chunk(&self, work: &Work<'_>, machine: Machine) -> bool {
         let groups = work.k_groups.div_ceil(self.k_splits as usize);
         let ahead = self.transform.is_some();
         let one_round = transform::rounds(work.rows, groups) <= 1;
-        (ahead && machine.cluster_pairs > 0 || groups <= self.chunk_groups as usize)
+        (ahead && machine.rings || groups <= self.chunk_groups as usize)
             && (ahead || self.kernel.few_tokens() || one_round)
     }
 
@@ -442,6 +443,7 @@ mod tests {
         max_shared_bytes: 227 << 10,
         cluster_pairs: 66,
         most_tokens: 64,
+        rings: true,
     };
 
     fn shape(kernel: LinearKernel, work: [usize; 4], sms: usize, shared: usize) -> LaunchShape {
@@ -468,6 +470,7 @@ mod tests {
             max_shared_bytes: shared,
             cluster_pairs,
             most_tokens: 64,
+            rings: cluster_pairs > 0,
         };
         LaunchShape::new(kernel, Arithmetic::Fastest, &work, machine)
     }
@@ -543,6 +546,7 @@ mod tests {
                 max_shared_bytes: 1 << 19,
                 cluster_pairs: pairs,
                 most_tokens: 64,
+                rings: pairs > 0,
             };
             let shape = LaunchShape::new(kernel, Arithmetic::Fastest, &work, machine);
             (shape.k_splits, shape.transform.is_some())
@@ -654,6 +658,23 @@ mod tests {
         assert!(!straight(LinearKernel::Wide16, [16, 512, 36, 8], by_itself));
         // Chunks of the input: four rows of 56 groups.
         assert!(!straight(LinearKernel::Bytes4, [4, 512, 224, 8], model));
+        // More spans than there are places for: straight through rings alone.
+        let of_chunks = Machine {
+            rings: false,
+            ..HOPPER
+        };
+        let long = Work {
+            rows: 32,
+            strips: 512,
+            k_groups: 112,
+            half_bits: &[8],
+            choices: model,
+        };
+        for (machine, straight) in [(HOPPER, true), (of_chunks, false)] {
+            let wide = LinearKernel::Wide32;
+            let shape = LaunchShape::new(wide, Arithmetic::Fastest, &long, machine);
+            assert_eq!(shape.straight, straight);
+        }
         let two_segments = Work {
             rows: 1,
             strips: 512,

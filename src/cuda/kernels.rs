@@ -104,6 +104,8 @@ pub(crate) struct Kernels {
     pub(crate) sm_count: usize,
     /// Tokens that a pass may have: as many as the device's MMAs leave registers for.
     pub(crate) most_tokens: usize,
+    /// Whether inputs that were transformed ahead come to kernels in rings.
+    pub(crate) rings: bool,
     /// Whether kernels know clusters and programmatic dependent launches.
     hopper: bool,
 }
@@ -183,6 +185,7 @@ impl Kernels {
             all_reduce,
             link_probe,
             sm_count,
+            rings: abilities.rings,
             hopper: abilities.hopper,
         })
     }

@@ -158,6 +158,7 @@ impl CudaRank {
             max_shared_bytes: kernels.max_shared_bytes,
             cluster_pairs: self.cluster_pairs(),
             most_tokens: kernels.most_tokens,
+            rings: kernels.rings,
         };
         let shape = LaunchShape::new(kernel, arithmetic, &work, machine);
         match shape.transform {

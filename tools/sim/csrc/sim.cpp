@@ -394,6 +394,9 @@ extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kerne
 // Tokens that a pass may have.
 extern "C" uint32_t trellink_sim_most_tokens() { return TRELLINK_WGMMA ? 64 : 32; }
 
+// Whether inputs that were transformed ahead come in rings.
+extern "C" bool trellink_sim_rings() { return TRELLINK_RINGS; }
+
 // Runs one launch of the transform kernel for passes of so many tokens to its end.
 extern "C" void trellink_sim_transform(const TrellinkTransform* params, uint32_t tokens, bool bf16, uint32_t grid) {
   const auto of = [=](auto* f16_kernel, auto* bf16_kernel) { return bf16 ? bf16_kernel : f16_kernel; };

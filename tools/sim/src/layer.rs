@@ -15,6 +15,7 @@ use trellink::{Arithmetic, Epilogue};
 
 extern "C" {
     fn trellink_sim_most_tokens() -> u32;
+    fn trellink_sim_rings() -> bool;
     fn trellink_sim_linear(params: *const TrellinkLinear, kernel: u32, straight: bool, grid: u32);
     fn trellink_sim_transform(params: *const TrellinkTransform, tokens: u32, bf16: bool, grid: u32);
     fn trellink_sim_decode(params: *const TrellinkDecode, grid: u32);
@@ -257,6 +258,8 @@ impl SimRank {
                 max_shared_bytes: self.config.max_shared_bytes,
                 cluster_pairs: self.config.cluster_pairs,
                 most_tokens: most_tokens(),
+                // SAFETY: no precondition.
+                rings: unsafe { trellink_sim_rings() },
             };
             let shape = LaunchShape::new(kernel, call.arithmetic, &work, machine);
             let _operands = shape.transform.map(|shape| transform(&mut params, shape));

@@ -20,5 +20,5 @@ pub use all_reduce::Reduction;
 pub use buffer::Buffer;
 pub use fault::Fault;
 pub use group::{Channel, SimGroup, SimRank};
-pub use layer::{decode, Call, Epilogues, SimLinear, SimNorm, SimOutput};
+pub use layer::{decode, most_tokens, Call, Epilogues, SimLinear, SimNorm, SimOutput};
 pub use link::{probe_link, Lie, LinkFault};

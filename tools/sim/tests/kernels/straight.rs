@@ -5,7 +5,7 @@ use rand::{rngs::StdRng, SeedableRng};
 use trellink::format::Bits;
 use trellink::plan::LinearKernel;
 use trellink::{Arithmetic, Split};
-use trellink_sim::{SimGroup, SimLinear};
+use trellink_sim::{most_tokens, SimGroup, SimLinear};
 
 /// Rows that the fastest arithmetic gives to a kernel.
 fn rows(kernel: LinearKernel) -> &'static [usize] {
@@ -29,7 +29,8 @@ fn kernels_for_one_format_give_the_bits_of_those_for_all() {
                 let bits = Bits::from_half_bits(half_bits).unwrap();
                 let random = Random::new(&mut rng, k, n, codebook, bits);
                 let linear = random.linear();
-                for &rows in rows(kernel) {
+                // What has no kernel on this architecture takes passes of another.
+                for &rows in rows(kernel).iter().filter(|&&rows| rows <= most_tokens()) {
                     let x = random_input(&mut rng, rows * k);
                     let run = |straight| {
                         let config = SimGroup {
