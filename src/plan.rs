@@ -457,20 +457,29 @@ mod tests {
         shared: usize,
         cluster_pairs: usize,
     ) -> LaunchShape {
-        let [rows, strips, k_groups, half_bits] = work;
-        let work = Work {
-            rows,
-            strips,
-            k_groups,
-            half_bits: &[half_bits],
-            choices: Choices::default(),
-        };
         let machine = Machine {
             sms,
             max_shared_bytes: shared,
             cluster_pairs,
             most_tokens: 64,
             rings: cluster_pairs > 0,
+        };
+        launch(kernel, work, Choices::default(), machine)
+    }
+
+    /// Of one segment: rows, strips, K groups, half bits.
+    fn launch(
+        kernel: LinearKernel,
+        [rows, strips, k_groups, half_bits]: [usize; 4],
+        choices: Choices,
+        machine: Machine,
+    ) -> LaunchShape {
+        let work = Work {
+            rows,
+            strips,
+            k_groups,
+            half_bits: &[half_bits],
+            choices,
         };
         LaunchShape::new(kernel, Arithmetic::Fastest, &work, machine)
     }
@@ -628,17 +637,8 @@ mod tests {
 
     #[test]
     fn launches_go_straight_where_no_cta_does_anything_twice() {
-        let straight = |kernel: LinearKernel, work: [usize; 4], choices| {
-            let [rows, strips, k_groups, half_bits] = work;
-            let work = Work {
-                rows,
-                strips,
-                k_groups,
-                half_bits: &[half_bits],
-                choices,
-            };
-            LaunchShape::new(kernel, Arithmetic::Fastest, &work, HOPPER).straight
-        };
+        let straight =
+            |kernel: LinearKernel, work, choices| launch(kernel, work, choices, HOPPER).straight;
         let model = Choices::default();
         for kernel in LinearKernel::ALL {
             let rows = kernel.needs().tokens;
@@ -663,16 +663,8 @@ mod tests {
             rings: false,
             ..HOPPER
         };
-        let long = Work {
-            rows: 32,
-            strips: 512,
-            k_groups: 112,
-            half_bits: &[8],
-            choices: model,
-        };
         for (machine, straight) in [(HOPPER, true), (of_chunks, false)] {
-            let wide = LinearKernel::Wide32;
-            let shape = LaunchShape::new(wide, Arithmetic::Fastest, &long, machine);
+            let shape = launch(LinearKernel::Wide32, [32, 512, 112, 8], model, machine);
             assert_eq!(shape.straight, straight);
         }
         let two_segments = Work {
