@@ -114,43 +114,57 @@ class Exchange {
     }
   }
 
-  // Waits for values [value, value + 4) of every rank and adds them in rank order. `value` is a
-  // multiple of 4. False if the wait failed; the failure is reported and sticky.
-  __device__ bool collect(uint64_t value, float (&sum)[4]) const {
+  // Where a wait began, if it has gone on for so long that it was asked.
+  struct Wait {
+    uint64_t start_ns = 0;
+  };
+
+  // Looks for values [value, value + 4) of every rank, for as long as a wait takes that nothing is wrong with, and adds
+  // them in rank order. `value` is a multiple of 4. keeps_own: this rank's have not been sent, but are in `sum`. All
+  // lanes of a warp look together. False if not all have come; then `sum` is void, and only if wait_longer() allows it
+  // may the warp look again. The caller asks, before it looks: what is rarely done shall not lie between the arrival and
+  // what follows it.
+  __device__ bool look(uint64_t value, bool keeps_own, float (&sum)[4]) const {
+    hold_up();
+    const float own[4] = {sum[0], sum[1], sum[2], sum[3]};
 #pragma unroll 1
     for (uint32_t first = 0; first < params_.world; first += kBatch) {
-      float part[kBatch][4];
-      if (!collect_batch(first, value, part)) return false;
+      uint32_t words[kBatch][4];
 #pragma unroll
       for (uint32_t r = 0; r < kBatch; ++r) {
-        if (first + r < params_.world) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            sum[i] = first + r == 0 ? part[r][i] : __fadd_rn(sum[i], part[r][i]);
-          }
+        for (int i = 0; i < 4; ++i) words[r][i] = __float_as_uint(own[i]);
+      }
+      const Packets packets = sums(value, keeps_own, first);
+      uint32_t polls = 0;
+#pragma unroll 1
+      while (!__all_sync(0xffffffffu, poll<kBatch, 2>(packets, words) == 0)) {
+        if (++polls == kPollsPerCheck) return false;
+      }
+#pragma unroll
+      for (uint32_t r = 0; r < kBatch; ++r) {
+        if (first + r >= params_.world) continue;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float part = __uint_as_float(words[r][i]);
+          sum[i] = first + r == 0 ? part : __fadd_rn(sum[i], part);
         }
       }
     }
     return true;
   }
 
-  // The same where this rank's own values have not been sent: they are in `sum`, and the sums come into their place.
-  __device__ bool complete(uint64_t value, float (&sum)[4]) const {
-    const float own[4] = {sum[0], sum[1], sum[2], sum[3]};
-    const uint64_t index = SumLayout::pair(value);
-#pragma unroll 1
-    for (uint32_t first = 0; first < params_.world; first += kBatch) {
-      uint32_t words[kBatch][4];
-      if (!receive<kBatch, 2>(first, index, SumLayout::kPairStride, words)) return false;
-#pragma unroll
-      for (uint32_t r = 0; r < kBatch; ++r) {
-        if (first + r >= params_.world) continue;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float part = first + r == params_.rank ? own[i] : __uint_as_float(words[r][i]);
-          sum[i] = first + r == 0 ? part : __fadd_rn(sum[i], part);
-        }
-      }
+  // Whether a lane may look again for what look() has not found. If not, the failure is reported and sticky.
+  __device__ bool wait_longer(uint64_t value, bool keeps_own, Wait& wait) const {
+    return may_go_on(sums(value, keeps_own, 0), params_.world, 2, wait);
+  }
+
+  // Waits for the sums of values [value, value + 4) of every rank, which all have been sent. By all lanes of a warp, which
+  // get the same answer: false if the wait failed; the failure is reported and sticky.
+  __device__ bool collect(uint64_t value, float (&sum)[4]) const {
+    Wait wait;
+    while (!look(value, false, sum)) {
+      if (!__all_sync(0xffffffffu, wait_longer(value, false, wait))) return false;
     }
     return true;
   }
@@ -191,16 +205,13 @@ class Exchange {
   __device__ bool receive(uint32_t first, uint64_t index, uint32_t stride,
                           uint32_t (&words)[kRanks][2 * kPairs]) const {
     hold_up();
-    uint64_t start_ns = 0;
-    for (uint32_t polls = 1;; ++polls) {
-      const Missing missing = poll<kRanks, kPairs>(first, index, stride, words);
-      if (missing.count == 0) return true;
-      if (missing.wrong) {
-        report_wrong(missing.rank, missing.wrong_tag, index);
-        return false;
-      }
-      if (polls % kPollsPerCheck == 0 && !may_go_on(missing.rank, index, start_ns)) return false;
+    const Packets packets = {first, params_.rank, index, stride};
+    Wait wait;
+#pragma unroll 1
+    for (uint32_t polls = 1; poll<kRanks, kPairs>(packets, words) != 0; ++polls) {
+      if (polls % kPollsPerCheck == 0 && !may_go_on(packets, kRanks, kPairs, wait)) return false;
     }
+    return true;
   }
 
   // Tells the CTAs of this rank a word, at packet `index` of this rank's slot in its own arena, which is even.
@@ -216,7 +227,7 @@ class Exchange {
   template <uint32_t kWords>
   __device__ bool await_posts(uint64_t index, uint32_t stride, uint32_t count, uint32_t (&words)[kWords]) const {
     const uint64_t* from = slot(params_.rank, params_.rank) + index;
-    uint64_t start_ns = 0;
+    Wait wait;
     for (uint32_t polls = 1;; ++polls) {
       uint32_t missing = 0;
 #pragma unroll
@@ -228,7 +239,7 @@ class Exchange {
         missing |= packet_tag(packet) ^ tag_posted(tag_);
       }
       if (missing == 0) return true;
-      if (polls % kPollsPerCheck == 0 && !may_go_on(params_.rank, index, start_ns)) return false;
+      if (polls % kPollsPerCheck == 0 && !goes_on(judge_time(params_.rank, index, wait))) return false;
     }
   }
 
@@ -250,127 +261,112 @@ class Exchange {
   // Packets of a tile, as reports count them.
   static constexpr uint32_t kTilePackets = 128;
 
+  using End = ExchangeState::End;
+
   __device__ TrellinkReport* out() const { return reinterpret_cast<TrellinkReport*>(params_.report); }
   __device__ uint32_t parity() const { return fault::has(fault::kOneHalf) ? 0 : epoch_parity(state_.epoch); }
   __device__ uint32_t* epochs() const { return reinterpret_cast<uint32_t*>(params_.epochs); }
   __device__ uint64_t* arena(uint32_t rank) const { return reinterpret_cast<uint64_t*>(params_.arena[rank]); }
 
-  __device__ bool collect_batch(uint32_t first, uint64_t value, float (&part)[kBatch][4]) const {
-    hold_up();
-    uint64_t start_ns = 0;
-    for (uint32_t polls = 1;; ++polls) {
-      uint32_t missing = 0;
-      uint32_t wrong_tag = 0;
-      bool wrong = false;
-      uint32_t suspect = first;
-#pragma unroll
-      for (uint32_t r = 0; r < kBatch; ++r) {
-        if (first + r < params_.world) {
-          const uint64_t* p = arena(params_.rank) + layout_.slot(parity(), first + r) + SumLayout::pair(value);
-          const ulonglong2 packets[2] = {ptx::ld_relaxed_sys_v2(p), ptx::ld_relaxed_sys_v2(p + SumLayout::kPairStride)};
-          const uint64_t packet[4] = {packets[0].x, packets[0].y, packets[1].x, packets[1].y};
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const uint32_t tag = packet_tag(packet[i]);
-            part[r][i] = __uint_as_float(packet_data(packet[i]));
-            if (tag != tag_ && !fault::has(fault::kAnyTag)) {
-              missing += 1;
-              // The first wrong packet counts: others, of other ranks, may merely be late.
-              if (!wrong) {
-                suspect = first + r;
-                wrong = !fault::has(fault::kEqual) && !tag_is_stale(tag_, tag);
-                wrong_tag = tag;
-              }
-            }
-          }
-        }
-      }
-      if (missing == 0) return true;
-      if (wrong) {
-        report_wrong(suspect, wrong_tag, value);
-        return false;
-      }
-      if (polls % kPollsPerCheck == 0 && !may_go_on(suspect, value, start_ns)) return false;
-    }
-  }
-
   __device__ void hold_up() const { fault::hold_up(state_.epoch, params_.rank, params_.world); }
 
-  // What a poll has not found.
-  struct Missing {
-    uint32_t count = 0;
-    uint32_t rank = 0;   // of one that misses; if one is wrong, of the first such
-    bool wrong = false;  // one of another operation, or of a later call
-    uint32_t wrong_tag = 0;
+  // Packets that are waited for: pairs at `index`, `index + stride` and so on, of ranks `first` and following ones, but
+  // not of rank `without`.
+  struct Packets {
+    uint32_t first, without;
+    uint64_t index;
+    uint32_t stride;
   };
 
-  // One look at the packets of `receive`. `collect_batch` is the same for four neighbouring values of
-  // all ranks and stays apart: the registers of the linear kernels are counted to the last one.
+  // Those of values [value, value + 4).
+  __device__ Packets sums(uint64_t value, bool keeps_own, uint32_t first) const {
+    return {first, keeps_own ? params_.rank : TRELLINK_MAX_WORLD, SumLayout::pair(value), SumLayout::kPairStride};
+  }
+
+  // One look at packets of kRanks ranks, as far as there are so many. Their words, and 0 if all have arrived. What else
+  // they may be is seen to by may_go_on(): here a few instructions a packet lie between arrival and use.
   template <uint32_t kRanks, uint32_t kPairs>
-  __device__ Missing poll(uint32_t first, uint64_t index, uint32_t stride,
-                          uint32_t (&words)[kRanks][2 * kPairs]) const {
-    Missing missing;
+  __device__ uint32_t poll(const Packets& packets, uint32_t (&words)[kRanks][2 * kPairs]) const {
+    uint32_t missing = 0;
 #pragma unroll
     for (uint32_t r = 0; r < kRanks; ++r) {
-      if (first + r >= params_.world || first + r == params_.rank) continue;
-      const uint64_t* p = slot(params_.rank, first + r) + index;
+      const uint32_t source = packets.first + r;
+      if (source >= params_.world || source == packets.without) continue;
+      const uint64_t* p = slot(params_.rank, source) + packets.index;
 #pragma unroll
       for (uint32_t i = 0; i < kPairs; ++i) {
-        const ulonglong2 pair = ptx::ld_relaxed_sys_v2(p + i * stride);
+        const ulonglong2 pair = ptx::ld_relaxed_sys_v2(p + i * packets.stride);
         words[r][2 * i] = packet_data(pair.x);
         words[r][2 * i + 1] = packet_data(pair.y);
-        note(first + r, packet_tag(pair.x), missing);
-        note(first + r, packet_tag(pair.y), missing);
+        missing |= packet_tag(pair.x) ^ tag_;
+        missing |= packet_tag(pair.y) ^ tag_;
       }
     }
-    return missing;
+    return fault::has(fault::kAnyTag) ? 0 : missing;
   }
 
-  __device__ void note(uint32_t rank, uint32_t tag, Missing& missing) const {
-    if (tag == tag_ || fault::has(fault::kAnyTag)) return;
-    missing.count += 1;
-    if (missing.wrong) return;
-    missing.rank = rank;
-    missing.wrong = !fault::has(fault::kEqual) && !tag_is_stale(tag_, tag);
-    missing.wrong_tag = tag;
+  // The slow part of a wait for packets of up to `ranks` ranks, `pairs` pairs of each. False if it is to end; then the
+  // failure is reported and sticky.
+  __device__ bool may_go_on(const Packets& packets, uint32_t ranks, uint32_t pairs, Wait& wait) const {
+    return goes_on(judge(packets, ranks, pairs, wait));
   }
 
-  // The slow part of a wait: looks at the clock, the abort word and the deadline.
-  __device__ bool may_go_on(uint32_t peer, uint64_t packet, uint64_t& start_ns) const {
-    if (fault::has(fault::kUnboundedWait)) return true;
-    const uint64_t now = ptx::globaltimer_ns();
-    if (start_ns == 0) start_ns = now;
-    const uint64_t waited = now - start_ns;
-    if (ptx::ld_relaxed_sys(reinterpret_cast<const uint32_t*>(params_.abort)) != 0) {
-      // Not the cause; but the host wants to know what this rank was doing.
-      write_report(TRELLINK_STATE_ABORTED, peer, packet, 0, waited);
-      return false;
+  // How a wait stands: looks for packets that are wrong, and if some are missing at the time.
+  __device__ End judge(const Packets& packets, uint32_t ranks, uint32_t pairs, Wait& wait) const {
+    uint32_t suspect = params_.world;
+    const uint32_t end = packets.first + ranks < params_.world ? packets.first + ranks : params_.world;
+#pragma unroll 1
+    for (uint32_t source = packets.first; source < end; ++source) {
+      if (source == packets.without) continue;
+      const uint64_t* p = slot(params_.rank, source) + packets.index;
+#pragma unroll 1
+      for (uint32_t i = 0; i < 2 * pairs; ++i) {
+        const uint32_t tag = packet_tag(ptx::ld_relaxed_sys_u64(p + i / 2 * packets.stride + i % 2));
+        if (tag == tag_) continue;
+        // One that is wrong counts: others, of other ranks, may merely be late.
+        if (!fault::has(fault::kEqual) && !tag_is_stale(tag_, tag)) {
+          return {state_of_wrong(tag), source, tag, tile_of(packets.index), 0};
+        }
+        if (suspect == params_.world) suspect = source;
+      }
     }
-    if (waited < ptx::ld_relaxed_sys_u64(&out()->timeout_ns)) return true;
-    report(TRELLINK_STATE_PEER_TIMEOUT, peer, packet, 0, waited);
-    return false;
+    if (suspect == params_.world) return {TRELLINK_STATE_OK, 0, 0, 0, 0};
+    return judge_time(suspect, packets.index, wait);
   }
 
-  // A packet has come that no rank may send now. Of the next call in this half, or of another operation; any
+  // The same of a wait in which nothing is wrong: looks at the clock, the abort word and the deadline.
+  __device__ End judge_time(uint32_t peer, uint64_t packet, Wait& wait) const {
+    if (fault::has(fault::kUnboundedWait)) return {TRELLINK_STATE_OK, 0, 0, 0, 0};
+    const uint64_t now = ptx::globaltimer_ns();
+    if (wait.start_ns == 0) wait.start_ns = now;
+    const uint64_t waited = now - wait.start_ns;
+    uint32_t state = TRELLINK_STATE_OK;
+    if (waited >= ptx::ld_relaxed_sys_u64(&out()->timeout_ns)) state = TRELLINK_STATE_PEER_TIMEOUT;
+    if (ptx::ld_relaxed_sys(reinterpret_cast<const uint32_t*>(params_.abort)) != 0) state = TRELLINK_STATE_ABORTED;
+    return {state, peer, 0, tile_of(packet), waited};
+  }
+
+  // What a packet has come for that no rank may send now. Of the next call in this half, or of another operation; any
   // other tag is none, but a word of a two-shot all-reduce (bulk.cuh) where packets of this call should be.
-  __device__ void report_wrong(uint32_t peer, uint32_t tag, uint64_t packet) const {
-    const bool ahead = tag_distance(tag_, tag) == 2;
-    report(ahead ? TRELLINK_STATE_PEER_AHEAD : TRELLINK_STATE_MISMATCH, peer, packet, tag, 0);
+  __device__ uint32_t state_of_wrong(uint32_t tag) const {
+    return tag_distance(tag_, tag) == 2 ? TRELLINK_STATE_PEER_AHEAD : TRELLINK_STATE_MISMATCH;
   }
 
-  // Makes the failure sticky on all ranks, tells the host, and asks every other rank to stop.
-  __device__ void report(uint32_t state, uint32_t peer, uint64_t packet, uint32_t found, uint64_t waited) const {
-    write_report(state, peer, packet, found, waited);
+  __device__ static uint32_t tile_of(uint64_t packet) { return static_cast<uint32_t>(packet / kTilePackets); }
+
+  // Whether a wait that stands so goes on. A failure is made sticky on this rank and told to the host, and unless it came
+  // from another rank, every other one is asked to stop. Who is not the cause reports too: the host wants to know
+  // what the rank was doing.
+  __device__ bool goes_on(const End& end) const {
+    if (end.state == TRELLINK_STATE_OK) return true;
+    ExchangeState::report(params_, state_.epoch, end);
+    if (end.state == TRELLINK_STATE_ABORTED) return false;
     ptx::st_relaxed_sys(reinterpret_cast<uint32_t*>(params_.abort), 1);
 #pragma unroll 1
     for (uint32_t r = 0; r < params_.world; ++r) {
       ptx::st_relaxed_sys(reinterpret_cast<uint32_t*>(arena(r) + layout_.stop()), TRELLINK_STATE_ABORTED);
     }
-  }
-
-  __device__ void write_report(uint32_t state, uint32_t peer, uint64_t packet, uint32_t found, uint64_t waited) const {
-    const auto tile = static_cast<uint32_t>(packet / kTilePackets);
-    ExchangeState::report(params_, state_.epoch, {state, peer, found, tile, waited});
+    return false;
   }
 
   __device__ void scrub() const {

@@ -49,15 +49,14 @@ __device__ __forceinline__ void finish_columns(const TrellinkLinear& params, con
     const uint32_t row = quotient(item, groups);
     float scale = kHadamardScale;
     if (params.columns.squares) scale = __fmul_rn(scale, input_scale(params, row, lane));
-    float v[4], up[4];
+    float v[4] = {0, 0, 0, 0}, up[4];
     // The same code for both: it comes from memory.
 #pragma unroll 1
     for (uint32_t linear = linears; linear-- > 0;) {
       const uint32_t group = item - row * groups + linear * groups;
       const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
-      const bool arrived = exchange.collect((static_cast<uint64_t>(row) * row_groups + group) * kGroup + 4 * lane, v);
-      // A transform needs its whole warp; a failed call's outputs are void anyway.
-      if (!__all_sync(0xffffffffu, arrived)) return;
+      // A failed call's outputs are void.
+      if (!exchange.collect((static_cast<uint64_t>(row) * row_groups + group) * kGroup + 4 * lane, v)) return;
       finish.transform(v, lane, scale);
       if (linear > 0) {
 #pragma unroll

@@ -83,27 +83,28 @@ template <bool kNorm, class Kept>
 __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange, const Cut& cut,
                                             const Kept& kept) {
   const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
+  Exchange::Wait wait;
+  bool late = false;
 #pragma unroll 1
-  for (FinishItems item(params, cut); item.more(); item.next()) {
+  for (FinishItems item(params, cut); item.more();) {
     const uint32_t row = item.row(), group = item.group();
     const Finish finish(params, params.first_strip + group * FinishItems::kGroupStrips, row, lane);
     if constexpr (kNorm) {
       if (params.norm.out) prefetch_weight(params.norm, group, lane);
     }
-    float v[4];
+    float v[4] = {0, 0, 0, 0};
     const uint64_t value = static_cast<uint64_t>(item.place()) * kGroup + 4 * lane;
-    bool arrived;
-    if (params.whole_groups) {
-      kept.load(row, group, lane, v);
-      arrived = exchange.complete(value, v);
-    } else {
-      arrived = exchange.collect(value, v);
-    }
-    // A transform needs its whole warp; a failed call's outputs are void anyway.
-    if (!__all_sync(0xffffffffu, arrived)) return;
+    const bool keeps_own = params.whole_groups;
+    if (keeps_own) kept.load(row, group, lane, v);
+    // A failed call's outputs are void.
+    if (late && !__all_sync(0xffffffffu, exchange.wait_longer(value, keeps_own, wait))) return;
+    late = !exchange.look(value, keeps_own, v);
+    if (late) continue;
     finish.transform(v, lane);
     finish.store(v);
     if constexpr (kNorm) leave_squares(params, exchange, item.place(), v, lane);
+    item.next();
+    wait = {};
   }
   if constexpr (kNorm) {
     if (params.norm.out) normalise_rows(params, exchange, cut);
