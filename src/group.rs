@@ -107,7 +107,7 @@ impl Group {
     }
 
     /// Whether the way between every two different GPUs is tried before the group is used: that stores and
-    /// loads of kernels get there, that 64 bits arrive whole, and that data is there when a flag behind it
+    /// loads of kernels get there, that 128 bits arrive whole, and that data is there when a flag behind it
     /// is, in 2048 rounds. A way that fails is not used; one that loses what is sent is found out within
     /// two seconds, in which every GPU must have room for one small kernel. Default: yes. It costs some
     /// milliseconds for each pair, once; without it a link that lies shows in timeouts or, at worst, in

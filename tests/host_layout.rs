@@ -75,10 +75,9 @@ fn tag_pair() -> impl Strategy<Value = (Tag, Tag)> {
 
 proptest! {
     #[test]
-    fn packets_are_packed_alike(data: u32, tag: u32) {
+    fn places_filled_with_packets_of_the_host_have_their_tag(data: u32, tag: u32) {
         let word = Packet { data, tag: Tag::from_bits(tag) }.to_word();
-        prop_assert_eq!(probe::packet_pack(data, tag), word);
-        prop_assert_eq!(probe::packet_unpack(word), (data, tag));
+        prop_assert_eq!(probe::packet_tag([word; 2]), tag);
     }
 
     #[test]
@@ -128,5 +127,22 @@ proptest! {
         let got = probe::arena_slot(world as u32, slot, parity as u32, source as u32);
         prop_assert_eq!(got, layout.index(parity, source, 0) as u64);
         prop_assert_eq!(probe::arena_packets(world as u32, slot), layout.packets() as u64);
+    }
+}
+
+/// Each word of a packet but the last, which is its tag, holds one sum or none; and a message fits where a slot has a place
+/// for each of its values.
+#[test]
+fn sums_have_places_of_their_own() {
+    const COLUMNS: u32 = 128;
+    let mut seen = std::collections::HashSet::new();
+    for run in 0..3 {
+        for column in 0..COLUMNS {
+            let (place, word) = probe::sum_place(run, column);
+            assert_eq!(place % 2, 0, "a packet begins at 16 bytes");
+            assert!(word < 3, "run {run}, column {column}: word {word}");
+            assert!(place + 2 <= (run + 1) * u64::from(COLUMNS));
+            assert!(seen.insert((place, word)), "run {run}, column {column}");
+        }
     }
 }

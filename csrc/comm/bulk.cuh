@@ -29,7 +29,7 @@ class Bulk {
     uint64_t* to = exchange_.slot(peer, exchange_.rank()) + index;
 #pragma unroll
     for (uint32_t i = 0; i < kWords; i += 4) {
-      ptx::st_relaxed_sys_v2(to, join(words[i], words[i + 1]), join(words[i + 2], words[i + 3]));
+      ptx::st_relaxed_sys_b128(to, join(words[i], words[i + 1]), join(words[i + 2], words[i + 3]));
       to += OctetLayout::kPieceStride;
     }
   }
@@ -40,7 +40,7 @@ class Bulk {
     const uint64_t* from = exchange_.slot(exchange_.rank(), source) + index;
 #pragma unroll
     for (uint32_t i = 0; i < kWords; i += 4) {
-      const ulonglong2 piece = ptx::ld_relaxed_sys_v2(from);
+      const ulonglong2 piece = ptx::ld_relaxed_sys_b128(from);
       words[i] = static_cast<uint32_t>(piece.x);
       words[i + 1] = static_cast<uint32_t>(piece.x >> 32);
       words[i + 2] = static_cast<uint32_t>(piece.y);
@@ -53,10 +53,10 @@ class Bulk {
   template <uint32_t kWords>
   __device__ void put_back(uint32_t source, uint64_t index) const {
     uint64_t* to = exchange_.slot(exchange_.rank(), source) + index;
-    const uint64_t packet = packet_pack(0, exchange_.tag());
+    const Packet packet = Packet::of(0, 0, 0, exchange_.tag());
 #pragma unroll
     for (uint32_t i = 0; i < kWords; i += 4) {
-      ptx::st_relaxed_sys_v2(to, packet, packet);
+      ptx::st_relaxed_sys_b128(to, packet.low, packet.high);
       to += OctetLayout::kPieceStride;
     }
   }
@@ -68,8 +68,8 @@ class Bulk {
     if (peer >= exchange_.world() || peer == exchange_.rank()) return;
     // After the barrier this covers what the other threads wrote. Pairs with the fence of `await`.
     ptx::fence_sys();
-    const uint64_t packet = packet_pack(0, exchange_.tag());
-    ptx::st_relaxed_sys_v2(exchange_.slot(peer, exchange_.rank()) + flag, packet, packet);
+    const Packet packet = Packet::of(0, 0, 0, exchange_.tag());
+    ptx::st_relaxed_sys_b128(exchange_.slot(peer, exchange_.rank()) + flag, packet.low, packet.high);
   }
 
   // Waits until every peer has raised its flag. By all threads of the CTA, which all get the same answer.

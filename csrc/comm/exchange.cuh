@@ -99,19 +99,20 @@ class Exchange {
   // Whether enter() rewrites old tags in this call.
   __device__ bool scrubs() const { return epoch_scrubs(state_.epoch, state_.scrub_mask); }
 
-  // Sends values `value` and `value + 1` of this rank to every rank. `value` is even.
-  __device__ void push(uint64_t value, float x, float y) const {
-    const uint64_t index = layout_.slot(parity(), params_.rank) + SumLayout::pair(value);
-    const uint64_t px = packet_pack(__float_as_uint(x), tag_);
-    const uint64_t py = packet_pack(__float_as_uint(y), tag_);
-#pragma unroll 1
-    for (uint32_t i = 0; i < params_.world; ++i) {
-      // Start behind oneself, so that not every rank writes to the same peer first.
-      uint32_t peer = params_.rank + 1 + i;
-      peer = peer < params_.world ? peer : peer - params_.world;
-      if (fault::drops(state_.epoch, params_.rank, peer, value)) continue;
-      ptx::st_relaxed_sys_v2(arena(peer) + index, px, py);
-    }
+  // Sends two neighbouring sums of this rank, x and y, to every rank. Eight neighbouring lanes, the first of them a
+  // multiple of eight, have a strip of run `run` of the message, the strip-th; all lanes of the warp come here, and
+  // those with `has` take part.
+  __device__ void push_strip(bool has, uint64_t run, uint32_t strip, float x, float y) const {
+    const uint32_t pair = ptx::opaque(threadIdx.x) % (SumLayout::kStrip / 2);
+    const uint32_t quad = strip * SumLayout::kStripQuads + pair / 2;
+    const float third = __shfl_xor_sync(0xffffffffu, x, 1);
+    const float fourths[2] = {__shfl_xor_sync(0xffffffffu, y, 2), __shfl_xor_sync(0xffffffffu, y, 4)};
+    // The first lane of a quad sends its three; the second lane of the first and of the last quad sends fourths.
+    const bool threes = pair % 2 == 0;
+    if (!has || pair == 3 || pair == 5) return;
+    const uint64_t index = SumLayout::run(run) + (threes ? SumLayout::threes(quad) : SumLayout::fourth(quad));
+    const Packet packet = threes ? packet_of(x, y, third) : packet_of(y, fourths[0], fourths[1]);
+    send(0, index, packet);
   }
 
   // Where a wait began, if it has gone on for so long that it was asked.
@@ -119,34 +120,38 @@ class Exchange {
     uint64_t start_ns = 0;
   };
 
-  // Looks for values [value, value + 4) of every rank, for as long as a wait takes that nothing is wrong with, and adds
-  // them in rank order. `value` is a multiple of 4. keeps_own: this rank's have not been sent, but are in `sum`. All
-  // lanes of a warp look together. False if not all have come; then `sum` is void, and only if wait_longer() allows it
+  // Looks for the sums of a quad of every rank, for as long as a wait takes that nothing is wrong with, and adds them in
+  // rank order. Lane l of a warp has quad l of run `run` of the message. keeps_own: this rank's have not been sent, but are
+  // in `sum`. All lanes look together. False if not all have come; then `sum` is void, and only if wait_longer() allows it
   // may the warp look again. The caller asks, before it looks: what is rarely done shall not lie between the arrival and
   // what follows it.
-  __device__ bool look(uint64_t value, bool keeps_own, float (&sum)[4]) const {
+  __device__ bool look(uint64_t run, uint32_t lane, bool keeps_own, float (&sum)[4]) const {
     hold_up();
-    const float own[4] = {sum[0], sum[1], sum[2], sum[3]};
+    const Packet own[2] = {packet_of(sum[0], sum[1], sum[2]), packet_of(sum[3], sum[3], sum[3])};
+    const uint32_t fourth_word = SumLayout::fourth_word(lane);
 #pragma unroll 1
     for (uint32_t first = 0; first < params_.world; first += kBatch) {
-      uint32_t words[kBatch][4];
+      Packet found[kBatch][2];
 #pragma unroll
       for (uint32_t r = 0; r < kBatch; ++r) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) words[r][i] = __float_as_uint(own[i]);
+        for (int i = 0; i < 2; ++i) found[r][i] = own[i];
       }
-      const Packets packets = sums(value, keeps_own, first);
+      const Awaited awaited = sums(run, lane, keeps_own, first);
       uint32_t polls = 0;
 #pragma unroll 1
-      while (!__all_sync(0xffffffffu, poll<kBatch, 2>(packets, words) == 0)) {
+      while (!__all_sync(0xffffffffu, poll(awaited, found) == 0)) {
         if (++polls == kPollsPerCheck) return false;
       }
 #pragma unroll
       for (uint32_t r = 0; r < kBatch; ++r) {
         if (first + r >= params_.world) continue;
+        const Packet &threes = found[r][0], &fourths = found[r][1];
+        const uint32_t fourth = fourth_word == 0 ? fourths.word(0) : fourth_word == 1 ? fourths.word(1) : fourths.word(2);
+        const uint32_t words[4] = {threes.word(0), threes.word(1), threes.word(2), fourth};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const float part = __uint_as_float(words[r][i]);
+          const float part = __uint_as_float(words[i]);
           sum[i] = first + r == 0 ? part : __fadd_rn(sum[i], part);
         }
       }
@@ -155,25 +160,29 @@ class Exchange {
   }
 
   // Whether a lane may look again for what look() has not found. If not, the failure is reported and sticky.
-  __device__ bool wait_longer(uint64_t value, bool keeps_own, Wait& wait) const {
-    return may_go_on(sums(value, keeps_own, 0), params_.world, 2, wait);
+  __device__ bool wait_longer(uint64_t run, uint32_t lane, bool keeps_own, Wait& wait) const {
+    return may_go_on(sums(run, lane, keeps_own, 0), params_.world, 2, wait);
   }
 
-  // Waits for the sums of values [value, value + 4) of every rank, which all have been sent. By all lanes of a warp, which
-  // get the same answer: false if the wait failed; the failure is reported and sticky.
-  __device__ bool collect(uint64_t value, float (&sum)[4]) const {
+  // Waits for the sums of a quad of every rank, which all have been sent. By all lanes of a warp, which get the same
+  // answer: false if the wait failed; the failure is reported and sticky.
+  __device__ bool collect(uint64_t run, uint32_t lane, float (&sum)[4]) const {
     Wait wait;
-    while (!look(value, false, sum)) {
-      if (!__all_sync(0xffffffffu, wait_longer(value, false, wait))) return false;
+    while (!look(run, lane, false, sum)) {
+      if (!__all_sync(0xffffffffu, wait_longer(run, lane, false, wait))) return false;
     }
     return true;
   }
 
-  // Sends values [value, value + 4) of this rank to every other rank. `value` is a multiple of 4.
-  __device__ void push_to_peers(uint64_t value, const float4& v) const {
-    const uint64_t index = SumLayout::pair(value);
-    push_to_peers(index, __float_as_uint(v.x), __float_as_uint(v.y));
-    push_to_peers(index + SumLayout::kPairStride, __float_as_uint(v.z), __float_as_uint(v.w));
+  // Sends the sums of a quad of this rank to every other rank, lane l of a warp those of quad l of run `run`.
+  __device__ void push_to_peers(uint64_t run, uint32_t lane, const float4& v) const {
+    const uint64_t index = SumLayout::run(run);
+    const float fourths[2] = {__shfl_xor_sync(0xffffffffu, v.w, 1), __shfl_xor_sync(0xffffffffu, v.w, 2)};
+    send(1, index + SumLayout::threes(lane), packet_of(v.x, v.y, v.z));
+    // The first lane of a strip sends the fourths of the first three, the last lane its own.
+    const uint32_t quad = lane % SumLayout::kStripQuads;
+    if (quad == 1 || quad == 2) return;
+    send(1, index + SumLayout::fourth(lane), packet_of(v.w, fourths[0], fourths[1]));
   }
 
   __device__ uint32_t rank() const { return params_.rank; }
@@ -186,47 +195,46 @@ class Exchange {
     return arena(rank) + layout_.slot(parity(), source);
   }
 
-  // Sends two words to every rank but this one, as packets `index` and `index + 1`. `index` is even.
+  // Sends two words to every rank but this one, as the packet at place `index` of the slot there.
   __device__ void push_to_peers(uint64_t index, uint32_t x, uint32_t y) const {
-    const uint64_t px = packet_pack(x, tag_);
-    const uint64_t py = packet_pack(y, tag_);
-#pragma unroll 1
-    for (uint32_t i = 1; i < params_.world; ++i) {
-      uint32_t peer = params_.rank + i;
-      peer = peer < params_.world ? peer : peer - params_.world;
-      if (fault::drops(state_.epoch, params_.rank, peer, index)) continue;
-      ptx::st_relaxed_sys_v2(slot(peer, params_.rank) + index, px, py);
-    }
+    send(1, index, Packet::of(x, y, 0, tag_));
   }
 
-  // Waits for words of ranks [first, first + kRanks), as far as these exist and are not this one: pairs
-  // of packets at `index`, `index + stride` and so on. False if the wait failed, as for `collect`.
-  template <uint32_t kRanks, uint32_t kPairs>
+  // Waits for words of ranks [first, first + kRanks), as far as these exist and are not this one: two of each of the
+  // packets at `index`, `index + stride` and so on. False if the wait failed, as for `collect`.
+  template <uint32_t kRanks, uint32_t kPackets>
   __device__ bool receive(uint32_t first, uint64_t index, uint32_t stride,
-                          uint32_t (&words)[kRanks][2 * kPairs]) const {
+                          uint32_t (&words)[kRanks][2 * kPackets]) const {
     hold_up();
-    const Packets packets = {first, params_.rank, index, stride};
+    const Awaited awaited = {first, params_.rank, index, stride, static_cast<uint32_t>(index / kReducePlaces)};
+    Packet found[kRanks][kPackets]{};
     Wait wait;
 #pragma unroll 1
-    for (uint32_t polls = 1; poll<kRanks, kPairs>(packets, words) != 0; ++polls) {
-      if (polls % kPollsPerCheck == 0 && !may_go_on(packets, kRanks, kPairs, wait)) return false;
+    for (uint32_t polls = 1; poll(awaited, found) != 0; ++polls) {
+      if (polls % kPollsPerCheck == 0 && !may_go_on(awaited, kRanks, kPackets, wait)) return false;
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < kRanks * kPackets; ++i) {
+      const Packet& packet = found[i / kPackets][i % kPackets];
+      words[i / kPackets][i % kPackets * 2] = packet.word(0);
+      words[i / kPackets][i % kPackets * 2 + 1] = packet.word(1);
     }
     return true;
   }
 
-  // Tells the CTAs of this rank a word, at packet `index` of this rank's slot in its own arena, which is even.
-  // The calling thread has collected that packet and the next, or this rank's own values are not sent, and nobody else
-  // reads them as packets: so they are free until a later call sends there.
-  __device__ void post(uint64_t index, uint32_t word) const {
-    const uint64_t packet = packet_pack(word, tag_posted(tag_));
-    ptx::st_relaxed_sys_v2(slot(params_.rank, params_.rank) + index, packet, packet);
+  // Tells the CTAs of this rank a word about a run, where the run's first packet lies in its own arena. The calling thread
+  // has collected that packet, or this rank's own sums are not sent, and nobody else reads it as a packet: so the place is
+  // free until a later call sends there.
+  __device__ void post(uint64_t run, uint32_t word) const {
+    const Packet packet = Packet::of(word, 0, 0, tag_posted(tag_));
+    ptx::st_relaxed_sys_b128(slot(params_.rank, params_.rank) + SumLayout::run(run), packet.low, packet.high);
   }
 
-  // Waits for what CTAs of this rank post at `index`, `index + stride` and so on, `count` words of which the
+  // Waits for what CTAs of this rank post about runs `run`, `run + stride` and so on, `count` words of which the
   // first kWords are taken; the others are 0. False if the wait failed, as for `collect`.
   template <uint32_t kWords>
-  __device__ bool await_posts(uint64_t index, uint32_t stride, uint32_t count, uint32_t (&words)[kWords]) const {
-    const uint64_t* from = slot(params_.rank, params_.rank) + index;
+  __device__ bool await_posts(uint64_t run, uint32_t stride, uint32_t count, uint32_t (&words)[kWords]) const {
+    const uint64_t* from = slot(params_.rank, params_.rank);
     Wait wait;
     for (uint32_t polls = 1;; ++polls) {
       uint32_t missing = 0;
@@ -234,12 +242,12 @@ class Exchange {
       for (uint32_t i = 0; i < kWords; ++i) {
         words[i] = 0;
         if (i >= count) continue;
-        const uint64_t packet = ptx::ld_relaxed_sys_v2(from + i * stride).x;
-        words[i] = packet_data(packet);
-        missing |= packet_tag(packet) ^ tag_posted(tag_);
+        const Packet packet = load(from + SumLayout::run(run + i * stride));
+        words[i] = packet.word(0);
+        missing |= packet.tag() ^ tag_posted(tag_);
       }
       if (missing == 0) return true;
-      if (polls % kPollsPerCheck == 0 && !goes_on(judge_time(params_.rank, index, wait))) return false;
+      if (polls % kPollsPerCheck == 0 && !goes_on(judge_time(params_.rank, static_cast<uint32_t>(run), wait))) return false;
     }
   }
 
@@ -258,8 +266,8 @@ class Exchange {
   static constexpr uint32_t kBatch = 2;
   // Polls between two looks at the clock and the abort word.
   static constexpr uint32_t kPollsPerCheck = 1024;
-  // Packets of a tile, as reports count them.
-  static constexpr uint32_t kTilePackets = 128;
+  // Places of a tile of an all-reduce, as reports count them; a layer's tile is a run.
+  static constexpr uint32_t kReducePlaces = 128;
 
   using End = ExchangeState::End;
 
@@ -270,72 +278,92 @@ class Exchange {
 
   __device__ void hold_up() const { fault::hold_up(state_.epoch, params_.rank, params_.world); }
 
-  // Packets that are waited for: pairs at `index`, `index + stride` and so on, of ranks `first` and following ones, but
-  // not of rank `without`.
-  struct Packets {
-    uint32_t first, without;
-    uint64_t index;
-    uint32_t stride;
-  };
-
-  // Those of values [value, value + 4).
-  __device__ Packets sums(uint64_t value, bool keeps_own, uint32_t first) const {
-    return {first, keeps_own ? params_.rank : TRELLINK_MAX_WORLD, SumLayout::pair(value), SumLayout::kPairStride};
+  static __device__ Packet load(const uint64_t* place) {
+    const ulonglong2 halves = ptx::ld_relaxed_sys_b128(place);
+    return {halves.x, halves.y};
   }
 
-  // One look at packets of kRanks ranks, as far as there are so many. Their words, and 0 if all have arrived. What else
+  __device__ Packet packet_of(float a, float b, float c) const {
+    return Packet::of(__float_as_uint(a), __float_as_uint(b), __float_as_uint(c), tag_);
+  }
+
+  // Sends a packet to every rank, or with `skipped` 1 to every other one, first to the one behind this rank: not every rank
+  // writes to the same peer first.
+  __device__ void send(uint32_t skipped, uint64_t index, const Packet& packet) const {
+#pragma unroll 1
+    for (uint32_t i = 1; i <= params_.world - skipped; ++i) {
+      uint32_t peer = params_.rank + i;
+      peer = peer < params_.world ? peer : peer - params_.world;
+      if (fault::drops(state_.epoch, params_.rank, peer, index)) continue;
+      ptx::st_relaxed_sys_b128(slot(peer, params_.rank) + index, packet.low, packet.high);
+    }
+  }
+
+  // Packets that are waited for: at places `index`, `index + stride` and so on, of ranks `first` and following ones, but
+  // not of rank `without`; and the tile that reports name.
+  struct Awaited {
+    uint32_t first, without;
+    uint64_t index;
+    uint32_t stride, tile;
+  };
+
+  // Those of a quad.
+  __device__ Awaited sums(uint64_t run, uint32_t lane, bool keeps_own, uint32_t first) const {
+    const uint32_t threes = SumLayout::threes(lane);
+    return {first, keeps_own ? params_.rank : TRELLINK_MAX_WORLD, SumLayout::run(run) + threes,
+            SumLayout::fourth(lane) - threes, static_cast<uint32_t>(run)};
+  }
+
+  // One look at kPackets packets of each of kRanks ranks, as far as there are so many. 0 if all have arrived. What else
   // they may be is seen to by may_go_on(): here a few instructions a packet lie between arrival and use.
-  template <uint32_t kRanks, uint32_t kPairs>
-  __device__ uint32_t poll(const Packets& packets, uint32_t (&words)[kRanks][2 * kPairs]) const {
+  template <uint32_t kRanks, uint32_t kPackets>
+  __device__ uint32_t poll(const Awaited& awaited, Packet (&found)[kRanks][kPackets]) const {
     uint32_t missing = 0;
 #pragma unroll
     for (uint32_t r = 0; r < kRanks; ++r) {
-      const uint32_t source = packets.first + r;
-      if (source >= params_.world || source == packets.without) continue;
-      const uint64_t* p = slot(params_.rank, source) + packets.index;
+      const uint32_t source = awaited.first + r;
+      if (source >= params_.world || source == awaited.without) continue;
+      const uint64_t* place = slot(params_.rank, source) + awaited.index;
 #pragma unroll
-      for (uint32_t i = 0; i < kPairs; ++i) {
-        const ulonglong2 pair = ptx::ld_relaxed_sys_v2(p + i * packets.stride);
-        words[r][2 * i] = packet_data(pair.x);
-        words[r][2 * i + 1] = packet_data(pair.y);
-        missing |= packet_tag(pair.x) ^ tag_;
-        missing |= packet_tag(pair.y) ^ tag_;
+      for (uint32_t i = 0; i < kPackets; ++i) {
+        found[r][i] = load(place + i * awaited.stride);
+        missing |= found[r][i].tag() ^ tag_;
       }
     }
     return fault::has(fault::kAnyTag) ? 0 : missing;
   }
 
-  // The slow part of a wait for packets of up to `ranks` ranks, `pairs` pairs of each. False if it is to end; then the
-  // failure is reported and sticky.
-  __device__ bool may_go_on(const Packets& packets, uint32_t ranks, uint32_t pairs, Wait& wait) const {
-    return goes_on(judge(packets, ranks, pairs, wait));
+  // The slow part of a wait for `packets` packets of each of up to `ranks` ranks. False if it is to end; then the failure
+  // is reported and sticky.
+  __device__ bool may_go_on(const Awaited& awaited, uint32_t ranks, uint32_t packets, Wait& wait) const {
+    return goes_on(judge(awaited, ranks, packets, wait));
   }
 
   // How a wait stands: looks for packets that are wrong, and if some are missing at the time.
-  __device__ End judge(const Packets& packets, uint32_t ranks, uint32_t pairs, Wait& wait) const {
+  __device__ End judge(const Awaited& awaited, uint32_t ranks, uint32_t packets, Wait& wait) const {
     uint32_t suspect = params_.world;
-    const uint32_t end = packets.first + ranks < params_.world ? packets.first + ranks : params_.world;
+    const uint32_t end = awaited.first + ranks < params_.world ? awaited.first + ranks : params_.world;
 #pragma unroll 1
-    for (uint32_t source = packets.first; source < end; ++source) {
-      if (source == packets.without) continue;
-      const uint64_t* p = slot(params_.rank, source) + packets.index;
+    for (uint32_t source = awaited.first; source < end; ++source) {
+      if (source == awaited.without) continue;
+      const uint64_t* place = slot(params_.rank, source) + awaited.index;
 #pragma unroll 1
-      for (uint32_t i = 0; i < 2 * pairs; ++i) {
-        const uint32_t tag = packet_tag(ptx::ld_relaxed_sys_u64(p + i / 2 * packets.stride + i % 2));
+      for (uint32_t i = 0; i < packets; ++i) {
+        const uint32_t tag = load(place + i * awaited.stride).tag();
         if (tag == tag_) continue;
         // One that is wrong counts: others, of other ranks, may merely be late.
         if (!fault::has(fault::kEqual) && !tag_is_stale(tag_, tag)) {
-          return {state_of_wrong(tag), source, tag, tile_of(packets.index), 0};
+          return {state_of_wrong(tag), source, tag, awaited.tile, 0};
         }
         if (suspect == params_.world) suspect = source;
       }
     }
     if (suspect == params_.world) return {TRELLINK_STATE_OK, 0, 0, 0, 0};
-    return judge_time(suspect, packets.index, wait);
+    return judge_time(suspect, awaited.tile, wait);
   }
 
   // The same of a wait in which nothing is wrong: looks at the clock, the abort word and the deadline.
-  __device__ End judge_time(uint32_t peer, uint64_t packet, Wait& wait) const {
+  __device__ End judge_time(uint32_t peer, uint32_t tile, Wait& wait) const {
     if (fault::has(fault::kUnboundedWait)) return {TRELLINK_STATE_OK, 0, 0, 0, 0};
     const uint64_t now = ptx::globaltimer_ns();
     if (wait.start_ns == 0) wait.start_ns = now;
@@ -343,7 +371,7 @@ class Exchange {
     uint32_t state = TRELLINK_STATE_OK;
     if (waited >= ptx::ld_relaxed_sys_u64(&out()->timeout_ns)) state = TRELLINK_STATE_PEER_TIMEOUT;
     if (ptx::ld_relaxed_sys(reinterpret_cast<const uint32_t*>(params_.abort)) != 0) state = TRELLINK_STATE_ABORTED;
-    return {state, peer, 0, tile_of(packet), waited};
+    return {state, peer, 0, tile, waited};
   }
 
   // What a packet has come for that no rank may send now. Of the next call in this half, or of another operation; any
@@ -351,8 +379,6 @@ class Exchange {
   __device__ uint32_t state_of_wrong(uint32_t tag) const {
     return tag_distance(tag_, tag) == 2 ? TRELLINK_STATE_PEER_AHEAD : TRELLINK_STATE_MISMATCH;
   }
-
-  __device__ static uint32_t tile_of(uint64_t packet) { return static_cast<uint32_t>(packet / kTilePackets); }
 
   // Whether a wait that stands so goes on. A failure is made sticky on this rank and told to the host, and unless it came
   // from another rank, every other one is asked to stop. Who is not the cause reports too: the host wants to know
@@ -372,12 +398,12 @@ class Exchange {
   __device__ void scrub() const {
     const uint32_t before = state_.epoch - 1;
     uint64_t* half = arena(params_.rank) + layout_.slot(epoch_parity(before), 0);
-    const uint64_t packet = packet_pack(0, tag_pack(before, 0));
+    const Packet packet = Packet::of(0, 0, 0, tag_pack(before, 0));
     const uint64_t stride = 2ull * ptx::grid_ctas() * blockDim.x;
     // Opaque, or it is found out before the main loop and takes registers there.
     const uint32_t thread = blockIdx.x * blockDim.x + ptx::opaque(threadIdx.x);
     for (uint64_t i = 2 * thread; i < layout_.half_packets(); i += stride) {
-      ptx::st_relaxed_sys_v2(half + i, packet, packet);
+      ptx::st_relaxed_sys_b128(half + i, packet.low, packet.high);
     }
     // Before this CTA's packets, on which the next writers of the half depend.
     ptx::fence_sys();

@@ -4,9 +4,8 @@
 // peer's. What is judged is the way towards this device; the peer judges the other one. A round is an
 // exchange in small:
 //
-//  - Packets {value, tag} go to the peer in 16-byte stores and are polled until they have this round's
-//    tag. Every 64 bits that are ever seen must be such a pair: single-copy atomicity, all that
-//    exchange.cuh asks for.
+//  - Packets go to the peer and are polled until they have this round's tag. The 128 bits that are seen
+//    must always be such a packet: single-copy atomicity, all that exchange.cuh asks for.
 //  - Words without tags go before a flag, as in bulk.cuh, from another warp than raises it: who has seen
 //    the flag must find them.
 //  - Now and then words that the peer has written to its own memory are loaded from there.
@@ -79,16 +78,29 @@ class LinkProbe {
   // The first half of the threads has the packets and the flag, the second the words.
   __device__ static bool has_packets() { return threadIdx.x < Mailbox::kLanes; }
 
-  // What the 64 bits at a place are in a round. The halves of two rounds differ in about every second bit.
-  __device__ static uint64_t packet(uint32_t tag, uint32_t word) {
+  // 32 bits of a place in a round. Those of two rounds differ in about every second bit.
+  __device__ static uint32_t value(uint32_t tag, uint32_t word) {
     uint32_t value = tag * 0x9e3779b1u ^ word * 0x85ebca77u;
     value = (value ^ value >> 15) * 0x2c1b3c6du;
-    return packet_pack(value ^ value >> 13, tag);
+    return value ^ value >> 13;
   }
-  // The same without a tag.
+  // What the 64 bits at a place are in a round.
   __device__ static uint64_t plain(uint32_t tag, uint32_t word) {
-    return packet(tag, word) ^ packet(~tag, word) << 32;
+    return static_cast<uint64_t>(value(~tag, word)) << 32 | value(tag, word);
   }
+  // The packet at two places.
+  __device__ static Packet packet(uint32_t tag, uint32_t word) {
+    const uint64_t low = plain(tag, word);
+    return Packet::of(static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), value(tag, word + 1), tag);
+  }
+  __device__ static void store(uint64_t* place, const Packet& packet) {
+    ptx::st_relaxed_sys_b128(place, packet.low, packet.high);
+  }
+  __device__ static Packet load(const uint64_t* place) {
+    const ulonglong2 halves = ptx::ld_relaxed_sys_b128(place);
+    return {halves.x, halves.y};
+  }
+  __device__ static bool same(const Packet& a, const Packet& b) { return a.low == b.low && a.high == b.high; }
 
   // One round; false if the probe is over.
   __device__ bool play(uint32_t round) {
@@ -107,62 +119,58 @@ class LinkProbe {
     const uint32_t parity = epoch_parity(tag);
     if (has_packets()) {
       const uint32_t word = Mailbox::packets(parity, lane());
-      ptx::st_relaxed_sys_v2(peer() + word, packet(tag, word), packet(tag, word + 1));
+      store(peer() + word, packet(tag, word));
     } else {
       const uint32_t word = Mailbox::words(parity, lane());
-      ptx::st_relaxed_sys_v2(peer() + word, plain(tag, word), plain(tag, word + 1));
+      ptx::st_relaxed_sys_b128(peer() + word, plain(tag, word), plain(tag, word + 1));
       if (loads) {
         const uint32_t shown = Mailbox::exhibit(lane());
-        ptx::st_relaxed_sys_v2(own() + shown, plain(tag, shown), plain(tag, shown + 1));
+        ptx::st_relaxed_sys_b128(own() + shown, plain(tag, shown), plain(tag, shown + 1));
       }
     }
     __syncthreads();
     if (threadIdx.x != 0) return;
     // After the barrier this covers what the other threads wrote. Pairs with the fence of `await_flag`.
     ptx::fence_sys();
-    const uint64_t flag = packet(tag, Mailbox::flag(parity));
-    ptx::st_relaxed_sys_v2(peer() + Mailbox::flag(parity), flag, flag);
+    store(peer() + Mailbox::flag(parity), packet(tag, Mailbox::flag(parity)));
   }
 
   __device__ void await_packets(uint32_t tag) {
     const uint32_t word = Mailbox::packets(epoch_parity(tag), lane());
-    const uint64_t first = packet(tag, word), second = packet(tag, word + 1);
+    const Packet expected = packet(tag, word);
     for (uint32_t polls = 1;; ++polls) {
-      const ulonglong2 pair = ptx::ld_relaxed_sys_v2(own() + word);
-      if (!whole(tag, word, pair.x) || !whole(tag, word + 1, pair.y)) return;
-      if (pair.x == first && pair.y == second) return;
-      if (polls % kPollsPerCheck == 0 && late()) {
-        if (pair.x != first) return fail(TRELLINK_LINK_NO_PACKET, word, first, pair.x);
-        return fail(TRELLINK_LINK_NO_PACKET, word + 1, second, pair.y);
-      }
+      const Packet found = load(own() + word);
+      if (!whole(tag, word, found) || same(found, expected)) return;
+      if (polls % kPollsPerCheck == 0 && late()) return fail(TRELLINK_LINK_NO_PACKET, word, expected, found);
     }
   }
 
-  // Whether these 64 bits are a packet of this round or an earlier one, or nothing yet.
-  __device__ bool whole(uint32_t tag, uint32_t word, uint64_t found) {
-    const uint32_t seen = packet_tag(found);
-    if (found == 0 || (found == packet(seen, word) && static_cast<int32_t>(seen - tag) <= 0)) return true;
-    fail(TRELLINK_LINK_TORN_PACKET, word, packet(tag, word), found);
+  // Whether this is a packet of this round or an earlier one, or nothing yet.
+  __device__ bool whole(uint32_t tag, uint32_t word, const Packet& found) {
+    if (found.low == 0 && found.high == 0) return true;
+    const uint32_t seen = found.tag();
+    if (same(found, packet(seen, word)) && static_cast<int32_t>(seen - tag) <= 0) return true;
+    fail(TRELLINK_LINK_TORN_PACKET, word, packet(seen, word), found);
     return false;
   }
 
   __device__ void await_flag(uint32_t tag) {
     const uint32_t word = Mailbox::flag(epoch_parity(tag));
-    const uint64_t expected = packet(tag, word);
+    const Packet expected = packet(tag, word);
     for (uint32_t polls = 1;; ++polls) {
-      const ulonglong2 pair = ptx::ld_relaxed_sys_v2(own() + word);
-      if (pair.x == expected && pair.y == expected) break;
-      if (polls % kPollsPerCheck == 0 && late()) return fail(TRELLINK_LINK_NO_FLAG, word, expected, pair.x);
+      const Packet found = load(own() + word);
+      if (same(found, expected)) break;
+      if (polls % kPollsPerCheck == 0 && late()) return fail(TRELLINK_LINK_NO_FLAG, word, expected, found);
     }
     ptx::fence_sys();
   }
 
   __device__ void check_words(uint32_t tag, bool loads) {
     const uint32_t word = Mailbox::words(epoch_parity(tag), lane());
-    compare(TRELLINK_LINK_STALE_DATA, tag, word, ptx::ld_relaxed_sys_v2(own() + word));
+    compare(TRELLINK_LINK_STALE_DATA, tag, word, ptx::ld_relaxed_sys_b128(own() + word));
     if (!loads) return;
     const uint32_t shown = Mailbox::exhibit(lane());
-    compare(TRELLINK_LINK_WRONG_LOAD, tag, shown, ptx::ld_relaxed_sys_v2(peer() + shown));
+    compare(TRELLINK_LINK_WRONG_LOAD, tag, shown, ptx::ld_relaxed_sys_b128(peer() + shown));
   }
 
   __device__ void compare(uint32_t state, uint32_t tag, uint32_t word, ulonglong2 found) {
@@ -174,6 +182,12 @@ class LinkProbe {
 
   __device__ void fail(uint32_t state, uint32_t word, uint64_t expected, uint64_t found) {
     if (finding_.good()) finding_ = {state, word, expected, found};
+  }
+
+  // The same of packets: the half that is not as it should be.
+  __device__ void fail(uint32_t state, uint32_t word, const Packet& expected, const Packet& found) {
+    if (expected.low != found.low) return fail(state, word, expected.low, found.low);
+    fail(state, word + 1, expected.high, found.high);
   }
 
   // Leaves the verdict.

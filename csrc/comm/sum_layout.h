@@ -1,25 +1,30 @@
 // Where the sums of a linear's message lie in a slot: all address arithmetic of that message.
 //
-// A warp that finishes 128 neighbouring columns of a row has four of them a lane, which are two pairs of packets. The
-// first pairs of all lanes lie together and the second ones behind them, so that what a warp writes or reads at a
-// time is contiguous: over a link, only whole runs are fast.
+// A packet holds three sums. A warp that finishes 128 neighbouring columns of a row, a run, has four of them a lane, a
+// quad. The packets with the first three of each quad lie together, in the order of lanes, and behind them, for each
+// strip of 16 columns, two packets with the fourths of its quads: three and one. So what a warp writes or reads at a time is
+// contiguous (over a link, only whole runs are fast), and who has a strip alone can send it.
 #pragma once
 
-#include "format/word.h"
+#include "comm/packet.h"
 
 namespace trellink {
 
 struct SumLayout {
-  // Columns that lie together.
-  static constexpr uint32_t kRun = 128;
-  // Packets from a pair of four neighbouring values to the other.
-  static constexpr uint32_t kPairStride = kRun / 2;
+  // Columns that lie together, and those of a strip.
+  static constexpr uint32_t kRun = 128, kStrip = 16;
+  static constexpr uint32_t kQuads = kRun / 4, kStripQuads = kStrip / 4, kStrips = kRun / kStrip;
 
-  // The packets of values `value` and `value + 1` of the message, counted row by row. `value` is even.
-  static TRELLINK_HD uint64_t pair(uint64_t value) {
-    const uint64_t in_run = value % kRun;
-    return value - in_run + in_run % 4 / 2 * kPairStride + in_run / 4 * 2;
+  // The first place of a run of the message, counted row by row.
+  static TRELLINK_HD uint64_t run(uint64_t run) { return run * (kQuads + 2 * kStrips) * Packet::kPlaces; }
+
+  // From there, the packet with the first three sums of a quad.
+  static TRELLINK_HD uint32_t threes(uint32_t quad) { return quad * Packet::kPlaces; }
+  // The packet with its fourth, and which word that is.
+  static TRELLINK_HD uint32_t fourth(uint32_t quad) {
+    return (kQuads + quad / kStripQuads * 2 + quad % kStripQuads / Packet::kWords) * Packet::kPlaces;
   }
+  static TRELLINK_HD uint32_t fourth_word(uint32_t quad) { return quad % kStripQuads % Packet::kWords; }
 };
 
 }  // namespace trellink

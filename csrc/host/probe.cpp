@@ -6,6 +6,7 @@
 #include "comm/epoch.h"
 #include "comm/octet_layout.h"
 #include "comm/packet.h"
+#include "comm/sum_layout.h"
 #include "format/dispatch.h"
 
 namespace {
@@ -58,9 +59,18 @@ int32_t trellink_probe_window_end(uint32_t half_bits, int32_t weight) {
   return probe.end;
 }
 
-uint64_t trellink_probe_packet_pack(uint32_t data, uint32_t tag) { return trellink::packet_pack(data, tag); }
-uint32_t trellink_probe_packet_data(uint64_t packet) { return trellink::packet_data(packet); }
-uint32_t trellink_probe_packet_tag(uint64_t packet) { return trellink::packet_tag(packet); }
+// Of the packet that lies in two places.
+uint32_t trellink_probe_packet_tag(uint64_t low, uint64_t high) { return trellink::Packet{low, high}.tag(); }
+
+uint64_t trellink_probe_sum_run(uint64_t run) { return trellink::SumLayout::run(run); }
+// Of a column of a run: its packet's first place, and the word there.
+uint32_t trellink_probe_sum_place(uint32_t column) {
+  const uint32_t quad = column / 4;
+  return column % 4 < 3 ? trellink::SumLayout::threes(quad) : trellink::SumLayout::fourth(quad);
+}
+uint32_t trellink_probe_sum_word(uint32_t column) {
+  return column % 4 < 3 ? column % 4 : trellink::SumLayout::fourth_word(column / 4);
+}
 
 uint32_t trellink_probe_epoch_parity(uint32_t epoch) { return trellink::epoch_parity(epoch); }
 uint32_t trellink_probe_tag_pack(uint32_t epoch, uint32_t operation) { return trellink::tag_pack(epoch, operation); }

@@ -56,7 +56,7 @@ __device__ __forceinline__ void finish_columns(const TrellinkLinear& params, con
       const uint32_t group = item - row * groups + linear * groups;
       const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
       // A failed call's outputs are void.
-      if (!exchange.collect((static_cast<uint64_t>(row) * row_groups + group) * kGroup + 4 * lane, v)) return;
+      if (!exchange.collect(static_cast<uint64_t>(row) * row_groups + group, lane, v)) return;
       finish.transform(v, lane, scale);
       if (linear > 0) {
 #pragma unroll

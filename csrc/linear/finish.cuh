@@ -93,12 +93,11 @@ __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const 
       if (params.norm.out) prefetch_weight(params.norm, group, lane);
     }
     float v[4] = {0, 0, 0, 0};
-    const uint64_t value = static_cast<uint64_t>(item.place()) * kGroup + 4 * lane;
     const bool keeps_own = params.whole_groups;
     if (keeps_own) kept.load(row, group, lane, v);
     // A failed call's outputs are void.
-    if (late && !__all_sync(0xffffffffu, exchange.wait_longer(value, keeps_own, wait))) return;
-    late = !exchange.look(value, keeps_own, v);
+    if (late && !__all_sync(0xffffffffu, exchange.wait_longer(item.place(), lane, keeps_own, wait))) return;
+    late = !exchange.look(item.place(), lane, keeps_own, v);
     if (late) continue;
     finish.transform(v, lane);
     finish.store(v);

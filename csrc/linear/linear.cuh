@@ -350,7 +350,7 @@ class LinearCta {
       for (uint32_t from = 0; from < params_.k_splits; ++from) {
         add_slices(params_.k_splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
       }
-      exchange.push_to_peers(static_cast<uint64_t>(item.place()) * kGroup + 4 * lane, sum);
+      exchange.push_to_peers(item.place(), lane, sum);
       // Nobody else reads there: other CTAs and warps have other items.
       *reinterpret_cast<float4*>(first) = sum;
     }
@@ -359,19 +359,23 @@ class LinearCta {
   // Adds up the sums of a piece in the same order and sends them to all ranks, this one included. Each CTA of the
   // cluster does a part, but for few of them the first does all.
   __device__ __forceinline__ void add_up_and_push(const Exchange& exchange, const Piece<Arithmetic>& piece) const {
-    // Two values a thread: then a warp's stores are contiguous, and every write over a link is whole. With four, in two
-    // stores, the exchange of many rows takes twice as long.
+    // Two values a thread: then all that a warp sends goes in one store. With four, in two stores, the exchange of many
+    // rows takes twice as long.
     constexpr uint32_t kPairs = kTile / 2;
     static_assert(Arithmetic::kStrips <= 2, "a warp has one strip or two");
     const Shared shared(params_, piece.tokens);
     const uint32_t count = piece.strips_per_warp(params_);
     const Share share(piece.strips, count);
-    const uint64_t columns = static_cast<uint64_t>(params_.strips) * kTile;
-    const uint32_t first_column = (piece.strip - params_.first_strip) * kTile;
+    constexpr uint32_t kRunStrips = FinishItems::kGroupStrips;
+    const uint32_t runs = params_.strips / kRunStrips;
+    const uint32_t first_strip = piece.strip - params_.first_strip;
     const uint32_t splits = params_.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
+    // Whole warps, of which some lanes may find nothing left.
+    const uint32_t end = piece.tokens * piece.strips * kPairs, lane = threadIdx.x % kLanes;
 #pragma unroll 1
-    for (uint32_t i = rank * blockDim.x + threadIdx.x; i < piece.tokens * piece.strips * kPairs;
-         i += splits * blockDim.x) {
+    for (uint32_t place = rank * blockDim.x + threadIdx.x; place - lane < end; place += splits * blockDim.x) {
+      const bool has = place < end;
+      const uint32_t i = has ? place : 0;
       const uint32_t channel = i % kPairs * 2, token = quotient(i / kPairs, piece.strips);
       const uint32_t strip = i / kPairs - token * piece.strips;
       const float* first = shared.sum(strip >> (count - 1), strip & (count - 1), token, channel);
@@ -381,7 +385,9 @@ class LinearCta {
       for (uint32_t from = 0; from < splits; ++from) {
         add_slices(splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
       }
-      exchange.push((piece.first_token + token) * columns + first_column + strip * kTile + channel, sum.x, sum.y);
+      const uint32_t of_row = first_strip + strip;
+      const uint64_t run = static_cast<uint64_t>(piece.first_token + token) * runs + of_row / kRunStrips;
+      exchange.push_strip(has, run, of_row % kRunStrips, sum.x, sum.y);
     }
   }
 

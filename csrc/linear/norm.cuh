@@ -62,7 +62,7 @@ __device__ __forceinline__ void leave_squares(const TrellinkLinear& params, cons
   sum = warp_sum(sum);
   if (lane != 0) return;
   const TrellinkNorm& norm = params.norm;
-  if (norm.out) exchange.post(static_cast<uint64_t>(item) * kGroup, __float_as_uint(sum));
+  if (norm.out) exchange.post(item, __float_as_uint(sum));
   if (norm.squares) {
     constexpr uint32_t kGroupStrips = kGroup / kTile;
     const uint32_t groups = params.strips / kGroupStrips;
@@ -82,7 +82,7 @@ __device__ __forceinline__ bool collect_squares(const Exchange& exchange, uint64
   for (uint32_t group = lane; group < groups; group += kBatch * kLanes) {
     uint32_t squares[kBatch];
     const uint32_t count = (groups - group + kLanes - 1) / kLanes;
-    if (!exchange.await_posts(first * kGroup + group * kGroup, kLanes * kGroup, count, squares)) return false;
+    if (!exchange.await_posts(first + group, kLanes, count, squares)) return false;
 #pragma unroll
     for (uint32_t b = 0; b < kBatch; ++b) sum = __fadd_rn(sum, __uint_as_float(squares[b]));
   }

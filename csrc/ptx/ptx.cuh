@@ -325,15 +325,19 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint
 // Asks for the 128-byte line of an address; nothing depends on it.
 __device__ __forceinline__ void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
-// Two adjacent packets. Each 64-bit element is single-copy atomic; the pair is not, so a reader
-// checks the two halves on their own.
-__device__ __forceinline__ void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) {
-  asm volatile("st.relaxed.sys.global.v2.b64 [%0], {%1,%2};" ::"l"(p), "l"(x), "l"(y) : "memory");
+// 128 bits as one access, single-copy atomic where that of 64 bits is. A vector of two would not be: PTX takes that for
+// two accesses in any order.
+__device__ __forceinline__ void st_relaxed_sys_b128(uint64_t* p, uint64_t low, uint64_t high) {
+  asm volatile("{ .reg .b128 v; mov.b128 v, {%1,%2}; st.relaxed.sys.global.b128 [%0], v; }" ::"l"(p), "l"(low), "l"(high)
+               : "memory");
 }
 
-__device__ __forceinline__ ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
+__device__ __forceinline__ ulonglong2 ld_relaxed_sys_b128(const uint64_t* p) {
   ulonglong2 d;
-  asm volatile("ld.relaxed.sys.global.v2.b64 {%0,%1}, [%2];" : "=l"(d.x), "=l"(d.y) : "l"(p) : "memory");
+  asm volatile("{ .reg .b128 v; ld.relaxed.sys.global.b128 v, [%2]; mov.b128 {%0,%1}, v; }"
+               : "=l"(d.x), "=l"(d.y)
+               : "l"(p)
+               : "memory");
   return d;
 }
 

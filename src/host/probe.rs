@@ -12,9 +12,10 @@ unsafe extern "C" {
     safe fn trellink_probe_has_format(codebook: u32, half_bits: u32) -> bool;
     safe fn trellink_probe_word_index(half_bits: u32, lane: i32, word: i32) -> i32;
     safe fn trellink_probe_window_end(half_bits: u32, weight: i32) -> i32;
-    safe fn trellink_probe_packet_pack(data: u32, tag: u32) -> u64;
-    safe fn trellink_probe_packet_data(packet: u64) -> u32;
-    safe fn trellink_probe_packet_tag(packet: u64) -> u32;
+    safe fn trellink_probe_packet_tag(low: u64, high: u64) -> u32;
+    safe fn trellink_probe_sum_run(run: u64) -> u64;
+    safe fn trellink_probe_sum_place(column: u32) -> u32;
+    safe fn trellink_probe_sum_word(column: u32) -> u32;
     safe fn trellink_probe_epoch_parity(epoch: u32) -> u32;
     safe fn trellink_probe_tag_pack(epoch: u32, operation: u32) -> u32;
     safe fn trellink_probe_tag_distance(expected: u32, tag: u32) -> i32;
@@ -70,17 +71,16 @@ pub fn window_end(bits: Bits, weight: usize) -> usize {
     trellink_probe_window_end(bits.half_bits() as u32, weight as i32) as usize
 }
 
-/// `packet_pack` of `csrc/comm/packet.h`.
-pub fn packet_pack(data: u32, tag: u32) -> u64 {
-    trellink_probe_packet_pack(data, tag)
+/// The tag of a packet of `csrc/comm/packet.h`, which lies in two places of an arena.
+pub fn packet_tag(places: [u64; 2]) -> u32 {
+    trellink_probe_packet_tag(places[0], places[1])
 }
 
-/// `packet_data` and `packet_tag` of `csrc/comm/packet.h`.
-pub fn packet_unpack(packet: u64) -> (u32, u32) {
-    (
-        trellink_probe_packet_data(packet),
-        trellink_probe_packet_tag(packet),
-    )
+/// Where `csrc/comm/sum_layout.h` has a column of a run of the message: the first place of its packet in the slot, and the
+/// word there.
+pub fn sum_place(run: u64, column: u32) -> (u64, u32) {
+    let place = trellink_probe_sum_run(run) + u64::from(trellink_probe_sum_place(column));
+    (place, trellink_probe_sum_word(column))
 }
 
 /// `epoch_parity` of `csrc/comm/epoch.h`.

@@ -21,7 +21,7 @@ pub enum Ending {
     NoPacket,
     /// A flag has not arrived.
     NoFlag,
-    /// 64 bits that nobody has written together.
+    /// A packet that nobody has written as a whole.
     TornPacket,
     /// A flag was there before words that had been written before it.
     StaleData,
@@ -99,7 +99,7 @@ impl Finding {
             Ending::Good => return None,
             Ending::NoPacket => "a packet did not arrive in time",
             Ending::NoFlag => "a flag did not arrive in time",
-            Ending::TornPacket => "64 bits were read that were never written together",
+            Ending::TornPacket => "128 bits were read that were never written together",
             Ending::StaleData => "a flag overtook data that was written before it",
             Ending::WrongLoad => "a load from the peer's memory gave wrong data",
             Ending::Unfinished => return Some("the probe left no verdict".into()),

@@ -1,6 +1,7 @@
 // Links that lie: accesses of 16 bytes to memory that devices share, of which chosen ones go wrong.
 //
-// Where nothing is to go wrong, which is asked without a lock, an access is two atomic accesses of 64 bits.
+// Where nothing is to go wrong, which is asked without a lock, an access is two atomic accesses of 64 bits, ordered so
+// that who sees the upper half of a store sees its lower half, too. Nobody stores again before all have seen it.
 #pragma once
 
 #include <mutex>
@@ -13,7 +14,7 @@ namespace sim {
 enum class Lie : uint32_t {
   kDropped,  // a store that never arrives
   kLate,     // one that arrives when stores have that were made after it
-  kTorn,     // one whose upper 32 bits arrive before the lower ones, for both words
+  kTorn,     // one whose upper 64 bits arrive before the lower ones
   kMisread,  // a load of which one bit is wrong
 };
 
@@ -49,7 +50,9 @@ class LinkFaults {
   }
 
   ulonglong2 load(const uint64_t* p) {
-    ulonglong2 pair{__atomic_load_n(p, __ATOMIC_RELAXED), __atomic_load_n(p + 1, __ATOMIC_RELAXED)};
+    ulonglong2 pair;
+    pair.y = __atomic_load_n(p + 1, __ATOMIC_ACQUIRE);
+    pair.x = __atomic_load_n(p, __ATOMIC_RELAXED);
     if (count_.load(std::memory_order_relaxed) != 0 && is_misread(p)) pair.x ^= 1u << 7;
     return pair;
   }
@@ -68,10 +71,7 @@ class LinkFaults {
 
   static void write(uint64_t* p, uint64_t x, uint64_t y) {
     __atomic_store_n(p, x, __ATOMIC_RELAXED);
-    __atomic_store_n(p + 1, y, __ATOMIC_RELAXED);
-  }
-  static uint64_t upper_of(uint64_t word, const uint64_t* p) {
-    return (word & 0xffffffff00000000u) | (*p & 0xffffffffu);
+    __atomic_store_n(p + 1, y, __ATOMIC_RELEASE);
   }
 
   // Whether this store has been dealt with.
@@ -86,7 +86,7 @@ class LinkFaults {
         state.held = nullptr;
       }
       if (access != fault.access) continue;
-      if (fault.lie == Lie::kTorn) write(p, upper_of(x, p), upper_of(y, p + 1));
+      if (fault.lie == Lie::kTorn) __atomic_store_n(p + 1, y, __ATOMIC_RELAXED);
       if (fault.lie != Lie::kDropped) {
         state.held = p;
         state.x = x;

@@ -256,9 +256,11 @@ inline void cp_async_wait_all() { sim::finish_copies(sim::own_counter()); }
 
 inline void prefetch_l2(const void*) {}
 
-inline void st_relaxed_sys_v2(uint64_t* p, uint64_t x, uint64_t y) { sim::store_shared(aligned(p, 16), x, y); }
+inline void st_relaxed_sys_b128(uint64_t* p, uint64_t low, uint64_t high) {
+  sim::store_shared(aligned(p, 16), low, high);
+}
 
-inline ulonglong2 ld_relaxed_sys_v2(const uint64_t* p) {
+inline ulonglong2 ld_relaxed_sys_b128(const uint64_t* p) {
   sim::poll();
   return sim::load_shared(aligned(p, 16));
 }

@@ -85,7 +85,7 @@ fn words_that_are_not_there_behind_their_flag_are_seen() {
 fn a_torn_packet_is_seen_although_its_tag_is_right() {
     let torn = fault(Lie::Torn, PACKETS, 50 * STORES + 7);
     let [_, found] = with(torn, 1, (Ending::TornPacket, 50));
-    assert_eq!(found.found >> 32, found.expected >> 32, "the tag");
+    assert_eq!(found.word % 2, 0, "the half without the tag");
 }
 
 #[test]
