@@ -53,7 +53,7 @@
 /* A packet, or a flag, has not arrived before the deadline. */
 #define TRELLINK_LINK_NO_PACKET 2
 #define TRELLINK_LINK_NO_FLAG 3
-/* 64 bits that nobody has written together. */
+/* 128 bits that nobody has written together. */
 #define TRELLINK_LINK_TORN_PACKET 4
 /* Words that were not there although the flag behind them was. */
 #define TRELLINK_LINK_STALE_DATA 5

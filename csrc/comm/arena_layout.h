@@ -1,4 +1,6 @@
-// Where a packet lies in an arena: all of the arena's address arithmetic.
+// Where the slots of an arena lie: all of the arena's address arithmetic.
+//
+// Counted in packets as the host has them, of 64 bits: places. A packet of a kernel (packet.h) takes two.
 //
 // arena = [parity 2][source rank][slot_packets], then the stop word: a rank that fails writes
 // TRELLINK_STATE_ABORTED there in every arena, so that launches that come later do not begin, although

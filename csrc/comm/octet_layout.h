@@ -1,7 +1,7 @@
 // Where the octets of an all-reduce lie in a slot: all address arithmetic of its kernel.
 //
-// An octet is eight neighbouring elements. What is sent of it are 16-byte pieces, each in the place of
-// two packets. Pieces of a group of 16 octets alternate, so that 16 threads that write the same piece of
+// An octet is eight neighbouring elements. What is sent of it are 16-byte pieces: packets with two words, or plain
+// words (bulk.cuh). Pieces of a group of 16 octets alternate, so that 16 threads that write the same piece of
 // neighbouring octets write 256 neighbouring bytes. src/plan/reduce.rs knows the sizes; a test compares.
 #pragma once
 
@@ -12,10 +12,10 @@ namespace trellink {
 // Elements of an octet.
 constexpr uint32_t kOctet = 8;
 
-// A run of octets of so many pieces each, counted in packets from its start.
+// A run of octets of so many pieces each, counted in places of an arena from its start.
 struct OctetLayout {
   static constexpr uint32_t kGroup = 16;
-  // Packets from one piece of an octet to the next.
+  // Places from one piece of an octet to the next.
   static constexpr uint32_t kPieceStride = 2 * kGroup;
 
   uint32_t pieces;

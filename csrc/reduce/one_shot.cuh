@@ -1,7 +1,7 @@
 // The one-shot form: every rank sends all its elements to every other, as packets. The shortest wait,
 // for (world - 1) times twice the bytes.
 //
-// A packet carries a word of the tensor as it is, two elements of two bytes or one of four: that is
+// A packet carries two words of the tensor as they are, each two elements of two bytes or one of four: that is
 // exact, whatever the sum is rounded to. A thread keeps its octets to itself from the load to the store,
 // so no thread waits for another of its rank, and output and input may be the same memory.
 //
