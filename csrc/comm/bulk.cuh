@@ -56,7 +56,7 @@ class Bulk {
     const Packet packet = Packet::of(0, 0, 0, exchange_.tag());
 #pragma unroll
     for (uint32_t i = 0; i < kWords; i += 4) {
-      ptx::st_relaxed_sys_b128(to, packet.low, packet.high);
+      store_packet(to, packet);
       to += OctetLayout::kPieceStride;
     }
   }
@@ -68,8 +68,7 @@ class Bulk {
     if (peer >= exchange_.world() || peer == exchange_.rank()) return;
     // After the barrier this covers what the other threads wrote. Pairs with the fence of `await`.
     ptx::fence_sys();
-    const Packet packet = Packet::of(0, 0, 0, exchange_.tag());
-    ptx::st_relaxed_sys_b128(exchange_.slot(peer, exchange_.rank()) + flag, packet.low, packet.high);
+    store_packet(exchange_.slot(peer, exchange_.rank()) + flag, Packet::of(0, 0, 0, exchange_.tag()));
   }
 
   // Waits until every peer has raised its flag. By all threads of the CTA, which all get the same answer.

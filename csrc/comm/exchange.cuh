@@ -27,7 +27,7 @@
 #include "comm/arena_layout.h"
 #include "comm/epoch.h"
 #include "comm/fault.cuh"
-#include "comm/packet.h"
+#include "comm/packet.cuh"
 #include "comm/sum_layout.h"
 #include "params.h"
 #include "ptx/ptx.cuh"
@@ -226,8 +226,7 @@ class Exchange {
   // has collected that packet, or this rank's own sums are not sent, and nobody else reads it as a packet: so the place is
   // free until a later call sends there.
   __device__ void post(uint64_t run, uint32_t word) const {
-    const Packet packet = Packet::of(word, 0, 0, tag_posted(tag_));
-    ptx::st_relaxed_sys_b128(slot(params_.rank, params_.rank) + SumLayout::run(run), packet.low, packet.high);
+    store_packet(slot(params_.rank, params_.rank) + SumLayout::run(run), Packet::of(word, 0, 0, tag_posted(tag_)));
   }
 
   // Waits for what CTAs of this rank post about runs `run`, `run + stride` and so on, `count` words of which the
@@ -242,7 +241,7 @@ class Exchange {
       for (uint32_t i = 0; i < kWords; ++i) {
         words[i] = 0;
         if (i >= count) continue;
-        const Packet packet = load(from + SumLayout::run(run + i * stride));
+        const Packet packet = load_packet(from + SumLayout::run(run + i * stride));
         words[i] = packet.word(0);
         missing |= packet.tag() ^ tag_posted(tag_);
       }
@@ -278,11 +277,6 @@ class Exchange {
 
   __device__ void hold_up() const { fault::hold_up(state_.epoch, params_.rank, params_.world); }
 
-  static __device__ Packet load(const uint64_t* place) {
-    const ulonglong2 halves = ptx::ld_relaxed_sys_b128(place);
-    return {halves.x, halves.y};
-  }
-
   __device__ Packet packet_of(float a, float b, float c) const {
     return Packet::of(__float_as_uint(a), __float_as_uint(b), __float_as_uint(c), tag_);
   }
@@ -295,7 +289,7 @@ class Exchange {
       uint32_t peer = params_.rank + i;
       peer = peer < params_.world ? peer : peer - params_.world;
       if (fault::drops(state_.epoch, params_.rank, peer, index)) continue;
-      ptx::st_relaxed_sys_b128(slot(peer, params_.rank) + index, packet.low, packet.high);
+      store_packet(slot(peer, params_.rank) + index, packet);
     }
   }
 
@@ -326,7 +320,7 @@ class Exchange {
       const uint64_t* place = slot(params_.rank, source) + awaited.index;
 #pragma unroll
       for (uint32_t i = 0; i < kPackets; ++i) {
-        found[r][i] = load(place + i * awaited.stride);
+        found[r][i] = load_packet(place + i * awaited.stride);
         missing |= found[r][i].tag() ^ tag_;
       }
     }
@@ -349,7 +343,7 @@ class Exchange {
       const uint64_t* place = slot(params_.rank, source) + awaited.index;
 #pragma unroll 1
       for (uint32_t i = 0; i < packets; ++i) {
-        const uint32_t tag = load(place + i * awaited.stride).tag();
+        const uint32_t tag = load_packet(place + i * awaited.stride).tag();
         if (tag == tag_) continue;
         // One that is wrong counts: others, of other ranks, may merely be late.
         if (!fault::has(fault::kEqual) && !tag_is_stale(tag_, tag)) {
@@ -403,7 +397,7 @@ class Exchange {
     // Opaque, or it is found out before the main loop and takes registers there.
     const uint32_t thread = blockIdx.x * blockDim.x + ptx::opaque(threadIdx.x);
     for (uint64_t i = 2 * thread; i < layout_.half_packets(); i += stride) {
-      ptx::st_relaxed_sys_b128(half + i, packet.low, packet.high);
+      store_packet(half + i, packet);
     }
     // Before this CTA's packets, on which the next writers of the half depend.
     ptx::fence_sys();

@@ -18,7 +18,7 @@
 #pragma once
 
 #include "comm/epoch.h"
-#include "comm/packet.h"
+#include "comm/packet.cuh"
 #include "params.h"
 #include "ptx/ptx.cuh"
 
@@ -93,13 +93,6 @@ class LinkProbe {
     const uint64_t low = plain(tag, word);
     return Packet::of(static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), value(tag, word + 1), tag);
   }
-  __device__ static void store(uint64_t* place, const Packet& packet) {
-    ptx::st_relaxed_sys_b128(place, packet.low, packet.high);
-  }
-  __device__ static Packet load(const uint64_t* place) {
-    const ulonglong2 halves = ptx::ld_relaxed_sys_b128(place);
-    return {halves.x, halves.y};
-  }
   __device__ static bool same(const Packet& a, const Packet& b) { return a.low == b.low && a.high == b.high; }
 
   // One round; false if the probe is over.
@@ -119,7 +112,7 @@ class LinkProbe {
     const uint32_t parity = epoch_parity(tag);
     if (has_packets()) {
       const uint32_t word = Mailbox::packets(parity, lane());
-      store(peer() + word, packet(tag, word));
+      store_packet(peer() + word, packet(tag, word));
     } else {
       const uint32_t word = Mailbox::words(parity, lane());
       ptx::st_relaxed_sys_b128(peer() + word, plain(tag, word), plain(tag, word + 1));
@@ -132,14 +125,14 @@ class LinkProbe {
     if (threadIdx.x != 0) return;
     // After the barrier this covers what the other threads wrote. Pairs with the fence of `await_flag`.
     ptx::fence_sys();
-    store(peer() + Mailbox::flag(parity), packet(tag, Mailbox::flag(parity)));
+    store_packet(peer() + Mailbox::flag(parity), packet(tag, Mailbox::flag(parity)));
   }
 
   __device__ void await_packets(uint32_t tag) {
     const uint32_t word = Mailbox::packets(epoch_parity(tag), lane());
     const Packet expected = packet(tag, word);
     for (uint32_t polls = 1;; ++polls) {
-      const Packet found = load(own() + word);
+      const Packet found = load_packet(own() + word);
       if (!whole(tag, word, found) || same(found, expected)) return;
       if (polls % kPollsPerCheck == 0 && late()) return fail(TRELLINK_LINK_NO_PACKET, word, expected, found);
     }
@@ -158,7 +151,7 @@ class LinkProbe {
     const uint32_t word = Mailbox::flag(epoch_parity(tag));
     const Packet expected = packet(tag, word);
     for (uint32_t polls = 1;; ++polls) {
-      const Packet found = load(own() + word);
+      const Packet found = load_packet(own() + word);
       if (same(found, expected)) break;
       if (polls % kPollsPerCheck == 0 && late()) return fail(TRELLINK_LINK_NO_FLAG, word, expected, found);
     }

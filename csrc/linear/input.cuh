@@ -264,7 +264,7 @@ __device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, con
     if constexpr (kLoadsFirstScales<Arithmetic>) {
       transform_rows<Arithmetic, kBf16>(signs, x, scales, work.shared, place.group, row, row < tokens);
       // One round.
-      if (Arithmetic::kStraight) return;
+      return;
     } else {
       const GroupScales near{work.scales(place.group, channel)};
       transform_rows<Arithmetic, kBf16>(signs, x, near, work.shared, place.group, row, row < tokens);
