@@ -3,7 +3,7 @@
 // Contract
 //  - A launch is one call. Every rank makes the same calls in the same order, with the same epochs. If one
 //    does not, its packets say so: they carry the operation beside the epoch, and every packet is looked at.
-//  - push() everything the CTA owns before the first collect(); every CTA of every rank must be
+//  - Push everything the CTA owns before the first look at what others push; every CTA of every rank must be
 //    resident while any of them waits. A kernel that sends again after a wait says why it cannot wait
 //    in a circle (reduce/two_shot.cuh).
 //  - enter() first and leave() last, by every thread of every CTA, exactly once; every CTA pushes
@@ -120,8 +120,7 @@ class Exchange {
     uint64_t start_ns = 0;
   };
 
-  // Looks for the sums of a quad of every rank, for as long as a wait takes that nothing is wrong with, and adds them in
-  // rank order. Lane l of a warp has quad l of run `run` of the message. keeps_own: this rank's have not been sent, but are
+  // Looks for the sums of a quad of every rank, for about a millisecond if it must, and adds them in rank order. Lane l of a warp has quad l of run `run` of the message. keeps_own: this rank's have not been sent, but are
   // in `sum`. All lanes look together. False if not all have come; then `sum` is void, and only if wait_longer() allows it
   // may the warp look again. The caller asks, before it looks: what is rarely done shall not lie between the arrival and
   // what follows it.

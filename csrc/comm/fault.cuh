@@ -21,7 +21,7 @@ enum Fault : uint32_t {
   kDelayedCta = 1,
   // The same of all CTAs of that rank.
   kDelayedRank = 2,
-  // Packets 0 and 1 of rank 1 never get to rank 0, in one call of kCallsPerDrop.
+  // The first packet of rank 1 never gets to rank 0, in one call of kCallsPerDrop.
   kDroppedPacket = 4,
   // All calls use the same half of an arena.
   kOneHalf = 8,
@@ -53,8 +53,8 @@ __device__ __forceinline__ void hold_up(uint32_t epoch, uint32_t rank, uint32_t 
 }
 
 // Whether a packet gets lost on its way.
-__device__ __forceinline__ bool drops(uint32_t epoch, uint32_t from, uint32_t to, uint64_t packet) {
-  return has(kDroppedPacket) && epoch % kCallsPerDrop == kCallsPerDrop - 1 && from == 1 && to == 0 && packet == 0;
+__device__ __forceinline__ bool drops(uint32_t epoch, uint32_t from, uint32_t to, uint64_t place) {
+  return has(kDroppedPacket) && epoch % kCallsPerDrop == kCallsPerDrop - 1 && from == 1 && to == 0 && place == 0;
 }
 
 }  // namespace trellink::fault
