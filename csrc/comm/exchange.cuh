@@ -112,7 +112,7 @@ class Exchange {
     if (!has || pair == 3 || pair == 5) return;
     const uint64_t index = SumLayout::run(run) + (threes ? SumLayout::threes(quad) : SumLayout::fourth(quad));
     const Packet packet = threes ? packet_of(x, y, third) : packet_of(y, fourths[0], fourths[1]);
-    send(0, index, packet);
+    send(kAll, index, packet);
   }
 
   // Where a wait began, if it has gone on for so long that it was asked.
@@ -177,11 +177,11 @@ class Exchange {
   __device__ void push_to_peers(uint64_t run, uint32_t lane, const float4& v) const {
     const uint64_t index = SumLayout::run(run);
     const float fourths[2] = {__shfl_xor_sync(0xffffffffu, v.w, 1), __shfl_xor_sync(0xffffffffu, v.w, 2)};
-    send(1, index + SumLayout::threes(lane), packet_of(v.x, v.y, v.z));
+    send(kPeers, index + SumLayout::threes(lane), packet_of(v.x, v.y, v.z));
     // The first lane of a strip sends the fourths of the first three, the last lane its own.
     const uint32_t quad = lane % SumLayout::kStripQuads;
     if (quad == 1 || quad == 2) return;
-    send(1, index + SumLayout::fourth(lane), packet_of(v.w, fourths[0], fourths[1]));
+    send(kPeers, index + SumLayout::fourth(lane), packet_of(v.w, fourths[0], fourths[1]));
   }
 
   __device__ uint32_t rank() const { return params_.rank; }
@@ -196,7 +196,7 @@ class Exchange {
 
   // Sends two words to every rank but this one, as the packet at place `index` of the slot there.
   __device__ void push_to_peers(uint64_t index, uint32_t x, uint32_t y) const {
-    send(1, index, Packet::of(x, y, 0, tag_));
+    send(kPeers, index, Packet::of(x, y, 0, tag_));
   }
 
   // Waits for words of ranks [first, first + kRanks), as far as these exist and are not this one: two of each of the
@@ -280,11 +280,13 @@ class Exchange {
     return Packet::of(__float_as_uint(a), __float_as_uint(b), __float_as_uint(c), tag_);
   }
 
-  // Sends a packet to every rank, or with `skipped` 1 to every other one, first to the one behind this rank: not every rank
-  // writes to the same peer first.
-  __device__ void send(uint32_t skipped, uint64_t index, const Packet& packet) const {
+  // To how many ranks less than all a packet goes: to every one, or to every other one.
+  enum To : uint32_t { kAll = 0, kPeers = 1 };
+
+  // Sends a packet, first to the rank behind this one, so that not all write to the same peer at a time, and to itself last.
+  __device__ void send(To to, uint64_t index, const Packet& packet) const {
 #pragma unroll 1
-    for (uint32_t i = 1; i <= params_.world - skipped; ++i) {
+    for (uint32_t i = 1; i <= params_.world - to; ++i) {
       uint32_t peer = params_.rank + i;
       peer = peer < params_.world ? peer : peer - params_.world;
       if (fault::drops(state_.epoch, params_.rank, peer, index)) continue;
