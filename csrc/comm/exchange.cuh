@@ -120,10 +120,11 @@ class Exchange {
     uint64_t start_ns = 0;
   };
 
-  // Looks for the sums of a quad of every rank, for about a millisecond if it must, and adds them in rank order. Lane l of a warp has quad l of run `run` of the message. keeps_own: this rank's have not been sent, but are
-  // in `sum`. All lanes look together. False if not all have come; then `sum` is void, and only if wait_longer() allows it
-  // may the warp look again. The caller asks, before it looks: what is rarely done shall not lie between the arrival and
-  // what follows it.
+  // Looks for the sums of a quad of every rank, for about a millisecond if it must, and adds them in rank order. Lane l
+  // of a warp has quad l of run `run` of the message. keeps_own: this rank's have not been sent, but are in `sum`. All
+  // lanes look together. False if not all have come; then `sum` is void, and only if wait_longer() allows it may the warp
+  // look again. The caller asks, before it looks: what is rarely done shall not lie between the arrival and what
+  // follows it.
   __device__ bool look(uint64_t run, uint32_t lane, bool keeps_own, float (&sum)[4]) const {
     hold_up();
     const Packet own[2] = {packet_of(sum[0], sum[1], sum[2]), packet_of(sum[3], sum[3], sum[3])};

@@ -373,9 +373,9 @@ class LinearCta {
     // Whole warps, of which some lanes may find nothing left.
     const uint32_t end = piece.tokens * piece.strips * kPairs, lane = threadIdx.x % kLanes;
 #pragma unroll 1
-    for (uint32_t place = rank * blockDim.x + threadIdx.x; place - lane < end; place += splits * blockDim.x) {
-      const bool has = place < end;
-      const uint32_t i = has ? place : 0;
+    for (uint32_t pair = rank * blockDim.x + threadIdx.x; pair - lane < end; pair += splits * blockDim.x) {
+      const bool has = pair < end;
+      const uint32_t i = has ? pair : 0;
       const uint32_t channel = i % kPairs * 2, token = quotient(i / kPairs, piece.strips);
       const uint32_t strip = i / kPairs - token * piece.strips;
       const float* first = shared.sum(strip >> (count - 1), strip & (count - 1), token, channel);

@@ -91,7 +91,7 @@ fn run(world: usize, faults: &[Fault], calls: usize) -> Vec<Seen> {
 /// The first run of kernels with these faults of which something is noticed. Whether a peer gets a call ahead while
 /// another one is held up is the machine's affair.
 fn run_until(faults: &[Fault], timeout: Duration, noticed: impl Fn(&Seen) -> bool) -> Vec<Seen> {
-    for _ in 0..100 {
+    for _ in 0..20 {
         let seen = run_with(2, faults, CALLS, |_, sim, _| sim.set_timeout(timeout));
         if seen.iter().any(&noticed) {
             return seen;
