@@ -17,7 +17,7 @@ struct RingPlaces {
   static constexpr uint32_t kMost = 32;
   uint64_t full[kMost];   // a span has been copied
   uint64_t empty[kMost];  // all warps of the slice have done with it
-  uint32_t at[kWarps];    // OperandRing::At of each warp. Here, for the loop wants all registers
+  uint32_t at[kWarps];    // where each warp begins, see OperandRing::At
 };
 
 // A warp's view of its slice's ring.
@@ -58,64 +58,64 @@ class OperandRing {
   // Starts the copies to all places of the share's slice. By its warps, of which this is warp `warp` of the CTA.
   __device__ __forceinline__ void begin(uint32_t warp, const Share& share) const {
     const uint32_t lane = threadIdx.x % kLanes, first = share.slice * params_.places;
-    if (lane == 0) places_.at[warp] = At::begin(first, share.slot == 0).bits;
-    if (share.slot == 0 && lane < params_.places) fill(first + lane, share.slice + lane * share.slices);
+    // Warps of different schedulers refill for different slices.
+    const bool refills = share.slot == share.slice % min(share.slots, 4u);
+    if (lane == 0) places_.at[warp] = first + refills * At::kRefills;
+    if (refills && lane < params_.places) fill(first + lane, share.slice + lane * share.slices);
     __syncwarp();
   }
 
-  // Waits for the span at hand of warp `warp`, which this is: `span`, `stride` behind the one before. The number of its
-  // first group in the shared input.
-  __device__ __forceinline__ uint32_t await(uint32_t warp, uint32_t span, uint32_t stride) const {
-    const At at{places_.at[warp]};
-    if (at.refills() && span >= stride) refill(at, span + (params_.places - 1) * stride);
-#if TRELLINK_RINGS
-    while (!ptx::mbarrier_try_wait(places_.full + at.place(), at.parity())) {
-    }
-#endif
-    return at.place() << params_.span_log2;
-  }
-
-  // The warp has done with it.
-  __device__ __forceinline__ void release(uint32_t warp) const {
-    __syncwarp();
-#if TRELLINK_RINGS
-    if (threadIdx.x % kLanes == 0) {
-      const At at{places_.at[warp]};
-      places_.at[warp] = at.next(params_.places).bits;
-      ptx::mbarrier_arrive(places_.empty + at.place());
-    }
-#endif
-    __syncwarp();
-  }
-
- private:
   // Where a warp is: the place of its span, the first one of its slice, the parity of the phase that the place's
   // barriers are in, and whether the warp is the one that refills.
   struct At {
-    static constexpr uint32_t kFirst = 1u << 8, kParity = 1u << 16, kRefills = 1u << 17;
-    uint32_t bits;
+    static constexpr uint32_t kRefills = 1u << 16;
+    uint64_t* full;  // of the CTA's first place; the empty ones behind
+    uint32_t place, first, parity;
+    bool refills;
 
-    static __device__ At begin(uint32_t first, bool refills) { return {first + first * kFirst + refills * kRefills}; }
-    __device__ uint32_t place() const { return bits % kFirst; }
-    __device__ uint32_t first() const { return bits / kFirst % kFirst; }
-    __device__ uint32_t parity() const { return bits / kParity % 2; }
-    __device__ bool refills() const { return bits & kRefills; }
-    __device__ At next(uint32_t places) const {
-      return place() + 1 < first() + places ? At{bits + 1} : At{(bits + 1 - places) ^ kParity};
+    __device__ void next(uint32_t places) {
+      if (++place == first + places) place = first, parity ^= 1;
     }
-    __device__ At previous(uint32_t places) const {
-      return place() > first() ? At{bits - 1} : At{(bits - 1 + places) ^ kParity};
+    __device__ void previous(uint32_t places) {
+      if (place-- == first) place = first + places - 1, parity ^= 1;
     }
   };
 
+  // Where warp `warp`, which this is, begins.
+  __device__ __forceinline__ At first(uint32_t warp) const {
+    const uint32_t at = places_.at[warp];
+    return {ptx::opaque_shared(places_.full), at % At::kRefills, at % At::kRefills, 0, at >= At::kRefills};
+  }
+
+  // Waits for the span at hand: `span`, `stride` behind the one before. The number of its first group in the shared input.
+  __device__ __forceinline__ uint32_t await(const At& at, uint32_t span, uint32_t stride) const {
+    if (at.refills && span >= stride) refill(at, span + (params_.places - 1) * stride);
+#if TRELLINK_RINGS
+    while (!ptx::mbarrier_try_wait(at.full + at.place, at.parity)) {
+    }
+#endif
+    return at.place << params_.span_log2;
+  }
+
+  // The warp has done with it.
+  __device__ __forceinline__ void release(At& at) const {
+    __syncwarp();
+#if TRELLINK_RINGS
+    if (threadIdx.x % kLanes == 0) ptx::mbarrier_arrive(at.full + RingPlaces::kMost + at.place);
+#endif
+    at.next(params_.places);
+  }
+
+ private:
   // Starts the copy of a span, if there is one, to the place that a warp at `at` has left last.
   __device__ __forceinline__ void refill(const At& at, uint32_t span) const {
 #if TRELLINK_RINGS
     if (threadIdx.x % kLanes == 0 && span < spans_of(cut_.groups(), params_.span_log2)) {
-      const At left = at.previous(params_.places);
-      while (!ptx::mbarrier_try_wait(places_.empty + left.place(), left.parity())) {
+      At left = at;
+      left.previous(params_.places);
+      while (!ptx::mbarrier_try_wait(places_.empty + left.place, left.parity)) {
       }
-      fill(left.place(), span);
+      fill(left.place, span);
     }
     __syncwarp();
 #endif

@@ -37,29 +37,35 @@ struct StripGemm {
     using B = LaneBlock<kHalfBits>;
     constexpr uint32_t kWords = Block<kHalfBits>::kWords;
     const uint32_t lane = ptx::opaque(threadIdx.x % 32);
-    for (uint32_t span; (span = weights.span()) < end();) {
-      const uint32_t* words = weights.blocks();
-      uint32_t left = weights.groups();
-      uint32_t group = (span << weights.log2()) - first;
+    const WeightWalk walk = weights.walk();
+    const uint32_t log2 = weights.log2(), last = end();
+    typename OperandRing<Arithmetic>::At at{};
+    if constexpr (Arithmetic::kSpans) {
+      if (from_ring) at = ring.first(weights.warp());
+    }
+    for (uint32_t span; (span = weights.span()) < last;) {
+      const uint32_t* words = weights.blocks(walk);
+      uint32_t left = weights.groups(walk);
+      uint32_t group = (span << log2) - first;
       if constexpr (Arithmetic::kSpans) {
-        if (from_ring) group = ring.await(weights.warp(), span, weights.stride());
+        if (from_ring) group = ring.await(at, span, walk.stride);
       }
       // The body is long: unrolled, it would only take more registers.
 #pragma unroll 1
       for (bool more = true; more; ++group, words += kWords) {
         more = --left != 0;
         if constexpr (kCount == 2) {
-          const B blocks[2] = {B(words, lane), B(words + (kWords << weights.log2()), lane)};
-          if (!more) weights.advance(kCount, kWords);
+          const B blocks[2] = {B(words, lane), B(words + (kWords << log2), lane)};
+          if (!more) weights.advance(walk, kCount, kWords);
           Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group, lane, acc);
         } else {
           const B blocks[1] = {B(words, lane)};
-          if (!more) weights.advance(kCount, kWords);
+          if (!more) weights.advance(walk, kCount, kWords);
           Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group, lane, acc);
         }
       }
       if constexpr (Arithmetic::kSpans) {
-        if (from_ring) ring.release(weights.warp());
+        if (from_ring) ring.release(at);
       }
     }
   }

@@ -13,11 +13,18 @@
 
 namespace trellink {
 
-// What the warps of a CTA have of their streams in shared memory: registers are scarce.
+// What the warps of a CTA have of their streams in shared memory: outside the loop registers are scarce.
 struct WeightStreams {
   uint64_t barriers[kWarps];
   const uint32_t* blocks[kWarps];  // of the first strip
   uint32_t groups, stride;         // K groups in all, and spans from one of a warp to its next; the same for all
+};
+
+// What a warp has of its stream in registers while it is in the loop.
+struct WeightWalk {
+  const uint32_t* blocks;
+  uint32_t groups, stride;
+  uint32_t* place;  // in shared memory
 };
 
 // kSpans: spans may have more than one group.
@@ -47,23 +54,28 @@ class WeightStream {
       streams_.groups = groups;
       streams_.stride = stride;
     }
-    if (span_ < spans_of(groups, log2())) fetch(count, block_words, groups);
+    if (span_ < spans_of(groups, log2())) fetch({strip, groups, stride, place()}, count, block_words);
   }
 
   // The CTA's warp that this is.
   __device__ uint32_t warp() const { return warp_; }
 
+  // What begin() was given.
+  __device__ WeightWalk walk() const {
+    return {streams_.blocks[warp_], streams_.groups, streams_.stride, ptx::opaque_shared(place())};
+  }
+
   // The span that comes next; beyond the last when all are done.
   __device__ uint32_t span() const { return span_; }
-  // Spans from one of the warp to its next.
-  __device__ uint32_t stride() const { return streams_.stride; }
   // Groups of the span.
-  __device__ uint32_t groups() const { return kSpans ? groups_of_span(streams_.groups, log2(), span_) : 1; }
+  __device__ uint32_t groups(const WeightWalk& walk) const {
+    return kSpans ? groups_of_span(walk.groups, log2(), span_) : 1;
+  }
   // log2 of the groups of a whole span.
   __device__ uint32_t log2() const { return kSpans ? params_.span_log2 : 0; }
 
   // Waits for it. All lanes may then read its blocks, strip by strip, those of a strip block_words << log2() apart.
-  __device__ const uint32_t* blocks() const {
+  __device__ const uint32_t* blocks(const WeightWalk& walk) const {
 #if __CUDA_ARCH__ >= 900
     while (!ptx::mbarrier_try_wait(barrier(), parity_)) {
     }
@@ -71,16 +83,15 @@ class WeightStream {
     ptx::cp_async_wait_all();
     __syncwarp();
 #endif
-    return place();
+    return walk.place;
   }
 
   // Goes on to the next, once all of this one has been read into registers.
-  __device__ void advance(uint32_t count, uint32_t block_words) {
+  __device__ void advance(const WeightWalk& walk, uint32_t count, uint32_t block_words) {
     __syncwarp();
     parity_ ^= 1;
-    span_ += streams_.stride;
-    const uint32_t groups = streams_.groups;
-    if (span_ < spans_of(groups, log2())) fetch(count, block_words, groups);
+    span_ += walk.stride;
+    if (span_ < spans_of(walk.groups, log2())) fetch(walk, count, block_words);
   }
 
  private:
@@ -90,20 +101,19 @@ class WeightStream {
     return reinterpret_cast<uint32_t*>(ptx::dynamic_shared() + warp_ * params_.warp_bytes);
   }
 
-  __device__ void fetch(uint32_t count, uint32_t block_words, uint32_t groups) const {
+  __device__ void fetch(const WeightWalk& walk, uint32_t count, uint32_t block_words) const {
     const uint64_t strip_words = static_cast<uint64_t>(params_.k_groups) * block_words;
-    const uint32_t place_words = block_words << log2(), words = groups_of_span(groups, log2(), span_) * block_words;
-    uint32_t* to = place();
+    const uint32_t place_words = block_words << log2(), words = groups(walk) * block_words;
+    const uint32_t* from = walk.blocks + static_cast<uint64_t>(span_) * place_words;
+    uint32_t* to = walk.place;
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x % kLanes != 0) return;
-    const uint32_t* from = streams_.blocks[warp_] + span_ * place_words;
     const uint32_t bytes = words * sizeof(uint32_t);
     ptx::mbarrier_expect(barrier(), count * bytes);
     for (uint32_t s = 0; s < count; ++s) {
       ptx::copy_bulk(to + s * place_words, from + s * strip_words, bytes, barrier());
     }
 #else
-    const uint32_t* from = streams_.blocks[warp_] + span_ * place_words;
     constexpr uint32_t kWordsPerCopy = 4;
     for (uint32_t s = 0; s < count; ++s) {
       for (uint32_t i = threadIdx.x % kLanes * kWordsPerCopy; i < words; i += kLanes * kWordsPerCopy) {

@@ -126,6 +126,14 @@ __device__ __forceinline__ uint32_t opaque(uint32_t x) {
   return x;
 }
 
+// p, which points to shared memory, but the compiler does not know where: it keeps the address in a register, and does
+// not find it out anew from the CTA's rank in its cluster.
+template <class T>
+__device__ __forceinline__ T* opaque_shared(T* p) {
+  auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
+  return static_cast<T*>(__cvta_shared_to_generic(opaque(address)));
+}
+
 // CTAs of the launch, found out here: gridDim is found out where a kernel begins, and then takes a register
 // through all of it.
 __device__ __forceinline__ uint32_t grid_ctas() {

@@ -84,6 +84,11 @@ inline uint32_t grid_ctas() { return gridDim.x; }
 
 inline uint32_t opaque(uint32_t x) { return x; }
 
+template <class T>
+T* opaque_shared(T* p) {
+  return p;
+}
+
 inline uint32_t redux_max(uint32_t x) {
   const auto lanes = sim::warp_exchange(sim::Op::kRedux, &x, 1);
   for (int i = 0; i < 32; ++i) x = std::max(x, lanes[i][0]);
