@@ -69,7 +69,7 @@ class OperandRing {
   // barriers are in, and whether the warp is the one that refills.
   struct At {
     static constexpr uint32_t kRefills = 1u << 16;
-    uint64_t* full;  // of the CTA's first place; the empty ones behind
+    RingPlaces* ring;
     uint32_t place, first, parity;
     bool refills;
 
@@ -84,14 +84,14 @@ class OperandRing {
   // Where warp `warp`, which this is, begins.
   __device__ __forceinline__ At first(uint32_t warp) const {
     const uint32_t at = places_.at[warp];
-    return {ptx::opaque_shared(places_.full), at % At::kRefills, at % At::kRefills, 0, at >= At::kRefills};
+    return {ptx::opaque_shared(&places_), at % At::kRefills, at % At::kRefills, 0, at >= At::kRefills};
   }
 
   // Waits for the span at hand: `span`, `stride` behind the one before. The number of its first group in the shared input.
   __device__ __forceinline__ uint32_t await(const At& at, uint32_t span, uint32_t stride) const {
     if (at.refills && span >= stride) refill(at, span + (params_.places - 1) * stride);
 #if TRELLINK_RINGS
-    while (!ptx::mbarrier_try_wait(at.full + at.place, at.parity)) {
+    while (!ptx::mbarrier_try_wait(at.ring->full + at.place, at.parity)) {
     }
 #endif
     return at.place << params_.span_log2;
@@ -101,7 +101,7 @@ class OperandRing {
   __device__ __forceinline__ void release(At& at) const {
     __syncwarp();
 #if TRELLINK_RINGS
-    if (threadIdx.x % kLanes == 0) ptx::mbarrier_arrive(at.full + RingPlaces::kMost + at.place);
+    if (threadIdx.x % kLanes == 0) ptx::mbarrier_arrive(at.ring->empty + at.place);
 #endif
     at.next(params_.places);
   }

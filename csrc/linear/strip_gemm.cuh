@@ -37,18 +37,22 @@ struct StripGemm {
     using B = LaneBlock<kHalfBits>;
     constexpr uint32_t kWords = Block<kHalfBits>::kWords;
     const uint32_t lane = ptx::opaque(threadIdx.x % 32);
-    const WeightWalk walk = weights.walk();
-    const uint32_t log2 = weights.log2(), last = end();
+    // In registers, where there are enough of them.
+    constexpr bool kHeld = TRELLINK_RINGS || Arithmetic::kStraight;
+    const WeightWalk held = kHeld ? weights.walk() : WeightWalk{};
+    const uint32_t held_end = kHeld ? end() : 0;
+    const auto walk = [&] { return kHeld ? held : weights.walk(); };
+    const uint32_t log2 = weights.log2();
     typename OperandRing<Arithmetic>::At at{};
     if constexpr (Arithmetic::kSpans) {
       if (from_ring) at = ring.first(weights.warp());
     }
-    for (uint32_t span; (span = weights.span()) < last;) {
-      const uint32_t* words = weights.blocks(walk);
-      uint32_t left = weights.groups(walk);
+    for (uint32_t span; (span = weights.span()) < (kHeld ? held_end : end());) {
+      const uint32_t* words = weights.blocks(walk());
+      uint32_t left = weights.groups(walk());
       uint32_t group = (span << log2) - first;
       if constexpr (Arithmetic::kSpans) {
-        if (from_ring) group = ring.await(at, span, walk.stride);
+        if (from_ring) group = ring.await(at, span, walk().stride);
       }
       // The body is long: unrolled, it would only take more registers.
 #pragma unroll 1
@@ -56,11 +60,11 @@ struct StripGemm {
         more = --left != 0;
         if constexpr (kCount == 2) {
           const B blocks[2] = {B(words, lane), B(words + (kWords << log2), lane)};
-          if (!more) weights.advance(walk, kCount, kWords);
+          if (!more) weights.advance(walk(), kCount, kWords);
           Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group, lane, acc);
         } else {
           const B blocks[1] = {B(words, lane)};
-          if (!more) weights.advance(walk, kCount, kWords);
+          if (!more) weights.advance(walk(), kCount, kWords);
           Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group, lane, acc);
         }
       }
