@@ -87,9 +87,13 @@ class OperandRing {
     return {ptx::opaque_shared(&places_), at % At::kRefills, at % At::kRefills, 0, at >= At::kRefills};
   }
 
-  // Waits for the span at hand: `span`, `stride` behind the one before. The number of its first group in the shared input.
-  __device__ __forceinline__ uint32_t await(const At& at, uint32_t span, uint32_t stride) const {
-    if (at.refills && span >= stride) refill(at, span + (params_.places - 1) * stride);
+  // Waits for the span at hand, `span` of `weights`. The number of its first group in the shared input.
+  template <class Weights>
+  __device__ __forceinline__ uint32_t await(const At& at, uint32_t span, const Weights& weights) const {
+    if (at.refills) {
+      const uint32_t stride = weights.stride();
+      if (span >= stride) refill(at, span + (params_.places - 1) * stride);
+    }
 #if TRELLINK_RINGS
     while (!ptx::mbarrier_try_wait(at.ring->full + at.place, at.parity)) {
     }

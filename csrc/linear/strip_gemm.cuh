@@ -38,7 +38,7 @@ struct StripGemm {
     constexpr uint32_t kWords = Block<kHalfBits>::kWords;
     const uint32_t lane = ptx::opaque(threadIdx.x % 32);
     // In registers, where there are enough of them.
-    constexpr bool kHeld = TRELLINK_RINGS || Arithmetic::kStraight;
+    constexpr bool kHeld = (TRELLINK_RINGS || Arithmetic::kStraight) && Arithmetic::kTokens < 64;
     const WeightWalk held = kHeld ? weights.walk() : WeightWalk{};
     const uint32_t held_end = kHeld ? end() : 0;
     const auto walk = [&] { return kHeld ? held : weights.walk(); };
@@ -52,7 +52,7 @@ struct StripGemm {
       uint32_t left = weights.groups(walk());
       uint32_t group = (span << log2) - first;
       if constexpr (Arithmetic::kSpans) {
-        if (from_ring) group = ring.await(at, span, walk().stride);
+        if (from_ring) group = ring.await(at, span, weights);
       }
       // The body is long: unrolled, it would only take more registers.
 #pragma unroll 1

@@ -23,7 +23,7 @@ struct WeightStreams {
 // What a warp has of its stream in registers while it is in the loop.
 struct WeightWalk {
   const uint32_t* blocks;
-  uint32_t groups, stride;
+  uint32_t groups;
   uint32_t* place;  // in shared memory
 };
 
@@ -54,7 +54,7 @@ class WeightStream {
       streams_.groups = groups;
       streams_.stride = stride;
     }
-    if (span_ < spans_of(groups, log2())) fetch({strip, groups, stride, place()}, count, block_words);
+    if (span_ < spans_of(groups, log2())) fetch({strip, groups, place()}, count, block_words);
   }
 
   // The CTA's warp that this is.
@@ -62,11 +62,13 @@ class WeightStream {
 
   // What begin() was given.
   __device__ WeightWalk walk() const {
-    return {streams_.blocks[warp_], streams_.groups, streams_.stride, ptx::opaque_shared(place())};
+    return {streams_.blocks[warp_], streams_.groups, ptx::opaque_shared(place())};
   }
 
   // The span that comes next; beyond the last when all are done.
   __device__ uint32_t span() const { return span_; }
+  // Spans from one of the warp to its next.
+  __device__ uint32_t stride() const { return streams_.stride; }
   // Groups of the span.
   __device__ uint32_t groups(const WeightWalk& walk) const {
     return kSpans ? groups_of_span(walk.groups, log2(), span_) : 1;
@@ -86,11 +88,12 @@ class WeightStream {
     return walk.place;
   }
 
-  // Goes on to the next, once all of this one has been read into registers.
+  // Goes on to the next, once all of this one has been read into registers. Reads that have merely been started could find
+  // what the copy brings: it is not ordered behind them. So the stride is read behind them, and the copy depends on it.
   __device__ void advance(const WeightWalk& walk, uint32_t count, uint32_t block_words) {
     __syncwarp();
     parity_ ^= 1;
-    span_ += walk.stride;
+    span_ += ptx::ld_shared_in_order(&streams_.stride);
     if (span_ < spans_of(walk.groups, log2())) fetch(walk, count, block_words);
   }
 

@@ -134,6 +134,15 @@ __device__ __forceinline__ T* opaque_shared(T* p) {
   return static_cast<T*>(__cvta_shared_to_generic(opaque(address)));
 }
 
+// A word of shared memory, read where it is written. A warp's reads of shared memory return in their order: what is
+// computed from this one waits for all before it.
+__device__ __forceinline__ uint32_t ld_shared_in_order(const uint32_t* p) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
+  uint32_t d;
+  asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(d) : "r"(address) : "memory");
+  return d;
+}
+
 // CTAs of the launch, found out here: gridDim is found out where a kernel begins, and then takes a register
 // through all of it.
 __device__ __forceinline__ uint32_t grid_ctas() {

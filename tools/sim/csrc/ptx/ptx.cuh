@@ -89,6 +89,8 @@ T* opaque_shared(T* p) {
   return p;
 }
 
+inline uint32_t ld_shared_in_order(const uint32_t* p) { return *p; }
+
 inline uint32_t redux_max(uint32_t x) {
   const auto lanes = sim::warp_exchange(sim::Op::kRedux, &x, 1);
   for (int i = 0; i < 32; ++i) x = std::max(x, lanes[i][0]);
