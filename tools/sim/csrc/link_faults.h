@@ -1,10 +1,12 @@
 // Links that lie: accesses of 16 bytes to memory that devices share, of which chosen ones go wrong.
 //
-// Where nothing is to go wrong, which is asked without a lock, an access is two atomic accesses of 64 bits, ordered so
-// that who sees the upper half of a store sees its lower half, too. Nobody stores again before all have seen it.
+// An access that is right is one, as on the GPU: nobody sees halves of two stores. Who probes a link would take those for a
+// torn packet, also of a round that is over.
 #pragma once
 
+#include <atomic>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "cuda_shim.h"
@@ -50,9 +52,7 @@ class LinkFaults {
   }
 
   ulonglong2 load(const uint64_t* p) {
-    ulonglong2 pair;
-    pair.y = __atomic_load_n(p + 1, __ATOMIC_ACQUIRE);
-    pair.x = __atomic_load_n(p, __ATOMIC_RELAXED);
+    ulonglong2 pair = read(p);
     if (count_.load(std::memory_order_relaxed) != 0 && is_misread(p)) pair.x ^= 1u << 7;
     return pair;
   }
@@ -69,9 +69,33 @@ class LinkFaults {
     uint64_t x, y;
   };
 
+  // What keeps accesses to an address apart. One of many, so that those to others seldom wait.
+  class Apart {
+   public:
+    explicit Apart(const uint64_t* p) : lock_(lock_of(p)) {
+      while (lock_.exchange(true, std::memory_order_acquire)) std::this_thread::yield();
+    }
+    ~Apart() { lock_.store(false, std::memory_order_release); }
+    Apart(const Apart&) = delete;
+    Apart& operator=(const Apart&) = delete;
+
+   private:
+    static std::atomic<bool>& lock_of(const uint64_t* p) {
+      static std::atomic<bool> locks[1024]{};
+      return locks[reinterpret_cast<uint64_t>(p) / 16 % 1024];
+    }
+
+    std::atomic<bool>& lock_;
+  };
+
   static void write(uint64_t* p, uint64_t x, uint64_t y) {
+    const Apart apart(p);
     __atomic_store_n(p, x, __ATOMIC_RELAXED);
-    __atomic_store_n(p + 1, y, __ATOMIC_RELEASE);
+    __atomic_store_n(p + 1, y, __ATOMIC_RELAXED);
+  }
+  static ulonglong2 read(const uint64_t* p) {
+    const Apart apart(p);
+    return {__atomic_load_n(p, __ATOMIC_RELAXED), __atomic_load_n(p + 1, __ATOMIC_RELAXED)};
   }
 
   // Whether this store has been dealt with.

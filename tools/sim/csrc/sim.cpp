@@ -428,6 +428,14 @@ extern "C" void trellink_sim_break_link(uint64_t begin, uint64_t end, uint32_t l
 }
 extern "C" void trellink_sim_mend_link(uint64_t begin) { sim::link_faults().remove(begin); }
 
+// An access of 16 bytes, as kernels make them.
+extern "C" void trellink_sim_store_shared(uint64_t* p, uint64_t x, uint64_t y) { sim::store_shared(p, x, y); }
+extern "C" void trellink_sim_load_shared(const uint64_t* p, uint64_t* x, uint64_t* y) {
+  const ulonglong2 pair = sim::load_shared(p);
+  *x = pair.x;
+  *y = pair.y;
+}
+
 // Memory of a device: 16-byte aligned, zero, and unmapped behind its end.
 extern "C" void* trellink_sim_allocate(uint64_t bytes, void** memory) {
   auto* guarded = new sim::Guarded(bytes);

@@ -21,4 +21,4 @@ pub use buffer::Buffer;
 pub use fault::Fault;
 pub use group::{Channel, SimGroup, SimRank};
 pub use layer::{decode, most_tokens, Call, Epilogues, SimLinear, SimNorm, SimOutput};
-pub use link::{probe_link, Lie, LinkFault};
+pub use link::{probe_link, torn_loads, Lie, LinkFault};

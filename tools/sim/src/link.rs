@@ -10,6 +10,8 @@ extern "C" {
     fn trellink_sim_link_probe(params: *const TrellinkLinkProbe);
     fn trellink_sim_break_link(begin: u64, end: u64, lie: u32, access: u64);
     fn trellink_sim_mend_link(begin: u64);
+    fn trellink_sim_store_shared(to: u64, low: u64, high: u64);
+    fn trellink_sim_load_shared(from: u64, low: *mut u64, high: *mut u64);
 }
 
 /// What becomes of an access that goes wrong; the numbers of `csrc/link_faults.h`.
@@ -73,6 +75,28 @@ pub fn probe_link(
             found: verdict.found,
             elapsed: Duration::from_nanos(verdict.elapsed_ns),
         }
+    })
+}
+
+/// Stores 16 bytes `stores` times, with equal halves, while another thread loads them; how many loads have seen halves of
+/// two stores.
+pub fn torn_loads(stores: u64) -> u64 {
+    let place = Buffer::new(&[0u64; 2]);
+    let at = place.pointer();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for i in 1..=stores {
+                // SAFETY: 16 aligned bytes, which outlive the scope.
+                unsafe { trellink_sim_store_shared(at, i, i) };
+            }
+        });
+        let (mut low, mut high, mut torn) = (0, 0, 0);
+        while high < stores {
+            // SAFETY: as above; writes two words.
+            unsafe { trellink_sim_load_shared(at, &mut low, &mut high) };
+            torn += u64::from(low != high);
+        }
+        torn
     })
 }
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Duration;
 use trellink::plan::link::{judge, Ending, Finding, Verdict};
-use trellink_sim::{probe_link, Lie, LinkFault};
+use trellink_sim::{probe_link, torn_loads, Lie, LinkFault};
 
 const ROUNDS: u32 = 100;
 /// Far more than a good probe takes here, so that only what is missing takes that long.
@@ -43,6 +43,11 @@ fn fault(lie: Lie, words: Range<usize>, access: u64) -> LinkFault {
 
 fn ending(finding: &Finding) -> (Ending, u32) {
     (finding.ending, finding.round)
+}
+
+#[test]
+fn an_access_of_16_bytes_sees_one_store() {
+    assert_eq!(torn_loads(1_000_000), 0);
 }
 
 #[test]
