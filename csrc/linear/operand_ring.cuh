@@ -58,8 +58,7 @@ class OperandRing {
   // Starts the copies to all places of the share's slice. By its warps, of which this is warp `warp` of the CTA.
   __device__ __forceinline__ void begin(uint32_t warp, const Share& share) const {
     const uint32_t lane = threadIdx.x % kLanes, first = share.slice * params_.places;
-    // Warps of different schedulers refill for different slices.
-    const bool refills = share.slot == share.slice % min(share.slots, 4u);
+    const bool refills = share.slot == share.slice % min(share.slots, kSchedulers);
     if (lane == 0) places_.at[warp] = first + refills * At::kRefills;
     if (refills && lane < params_.places) fill(first + lane, share.slice + lane * share.slices);
     __syncwarp();
@@ -111,6 +110,9 @@ class OperandRing {
   }
 
  private:
+  // Of an SM; warp w is on scheduler w % kSchedulers. The warps that refill shall not all be on one.
+  static constexpr uint32_t kSchedulers = 4;
+
   // Starts the copy of a span, if there is one, to the place that a warp at `at` has left last.
   __device__ __forceinline__ void refill(const At& at, uint32_t span) const {
 #if TRELLINK_RINGS
