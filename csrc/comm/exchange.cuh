@@ -141,7 +141,7 @@ class Exchange {
       uint32_t polls = 0;
 #pragma unroll 1
       while (!__all_sync(0xffffffffu, poll(awaited, found) == 0)) {
-        if (++polls == kPollsPerCheck) return false;
+        if (++polls == polls_per_check()) return false;
       }
 #pragma unroll
       for (uint32_t r = 0; r < kBatch; ++r) {
@@ -211,7 +211,7 @@ class Exchange {
     Wait wait;
 #pragma unroll 1
     for (uint32_t polls = 1; poll(awaited, found) != 0; ++polls) {
-      if (polls % kPollsPerCheck == 0 && !may_go_on(awaited, kRanks, kPackets, wait)) return false;
+      if (polls % polls_per_check() == 0 && !may_go_on(awaited, kRanks, kPackets, wait)) return false;
     }
 #pragma unroll
     for (uint32_t i = 0; i < kRanks * kPackets; ++i) {
@@ -246,7 +246,7 @@ class Exchange {
         missing |= packet.tag() ^ tag_posted(tag_);
       }
       if (missing == 0) return true;
-      if (polls % kPollsPerCheck == 0 && !goes_on(judge_time(params_.rank, static_cast<uint32_t>(run), wait))) return false;
+      if (polls % polls_per_check() == 0 && !goes_on(judge_time(params_.rank, static_cast<uint32_t>(run), wait))) return false;
     }
   }
 
@@ -264,7 +264,7 @@ class Exchange {
   // Ranks whose packets are polled together: enough to overlap the loads, few enough registers.
   static constexpr uint32_t kBatch = 2;
   // Polls between two looks at the clock and the abort word.
-  static constexpr uint32_t kPollsPerCheck = 1024;
+  static __device__ uint32_t polls_per_check() { return fault::has(fault::kUnaskedWait) ? 1u << 31 : 1024; }
   // Places of a tile of an all-reduce, as reports count them; a layer's tile is a run.
   static constexpr uint32_t kReducePlaces = 128;
 

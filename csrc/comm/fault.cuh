@@ -31,6 +31,9 @@ enum Fault : uint32_t {
   kAnyTag = 32,
   // Waits look neither at the clock nor at the abort word, launches not at the stop word.
   kUnboundedWait = 64,
+  // Waits would look at them after two thousand million polls. The kernels are the same ones but for that number, so
+  // beside them what bounding a wait does is measured alone; beside the others what its code being there does, too.
+  kUnaskedWait = 128,
 };
 
 // Longer in the simulator, where a peer takes milliseconds to get a call ahead.

@@ -56,8 +56,8 @@ enum class Epilogues {
 template <class Arithmetic, Epilogues kEpilogues>
 class LinearCta {
  public:
-  __device__ LinearCta(const TrellinkLinear& params, WeightStreams& streams, RingPlaces& places)
-      : params_(params), weights_(params, streams), places_(places) {}
+  __device__ LinearCta(const TrellinkLinear& params, WarpRecord (&records)[kWarps], RingPlaces& places)
+      : params_(params), weights_(params, records[ptx::warp_index()]), places_(places) {}
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
@@ -229,7 +229,7 @@ class LinearCta {
   // Starts the first copies of the frame's piece's input.
   __device__ __forceinline__ void begin_copies(const Frame<Arithmetic>& frame) const {
     const Share share(frame.piece.strips, 1);
-    if (share.works()) Ring(params_, places_, frame.cut, frame.piece).begin(weights_.warp(), share);
+    if (share.works()) Ring(params_, places_, frame.cut, frame.piece).begin(weights_.record(), share);
   }
 
   // Loads the chunk of the input of the frame's piece that begins with group `chunk`, with what first_scales gives for it.
@@ -293,8 +293,7 @@ class LinearCta {
       }
       const Shared shared(params_, frame.piece.tokens);
       // The groups of a slice do not depend on where chunks begin, so neither does the sum.
-      StripGemm<Arithmetic, kCount> gemm{shared, weights_, ring, from_ring, first, params_.chunk_groups,
-                                         frame.cut.groups(), acc};
+      StripGemm<Arithmetic, kCount> gemm{shared, weights_, ring, from_ring, first, params_.chunk_groups, acc};
       const TrellinkSegment& segment = params_.segment[frame.piece.segment];
       Arithmetic::Codebooks::run(segment.codebook, segment.half_bits, gemm);
     } while (Arithmetic::kTransforms && !from_ring && next_chunk(frame, first));
@@ -424,9 +423,9 @@ class LinearCta {
 template <class Arithmetic, Epilogues kEpilogues>
 __device__ __forceinline__ void linear(const TrellinkLinear& params) {
   if constexpr (kExists<Arithmetic>) {
-    __shared__ WeightStreams streams;
+    __shared__ WarpRecord records[kWarps];
     __shared__ RingPlaces places;
-    LinearCta<Arithmetic, kEpilogues>(params, streams, places).run();
+    LinearCta<Arithmetic, kEpilogues>(params, records, places).run();
   } else {
     ptx::trap();
   }

@@ -9,6 +9,7 @@
 #include "linear/cut.cuh"
 #include "linear/operands.cuh"
 #include "linear/spans.cuh"
+#include "linear/warp_record.cuh"
 
 namespace trellink {
 
@@ -17,7 +18,6 @@ struct RingPlaces {
   static constexpr uint32_t kMost = 32;
   uint64_t full[kMost];   // a span has been copied
   uint64_t empty[kMost];  // all warps of the slice have done with it
-  uint32_t at[kWarps];    // where each warp begins, see OperandRing::At
 };
 
 // A warp's view of its slice's ring.
@@ -55,73 +55,62 @@ class OperandRing {
   __device__ OperandRing(const TrellinkLinear& params, RingPlaces& places, const Cut& cut, const Piece<Arithmetic>& piece)
       : params_(params), places_(places), cut_(cut), piece_(piece) {}
 
-  // Starts the copies to all places of the share's slice. By its warps, of which this is warp `warp` of the CTA.
-  __device__ __forceinline__ void begin(uint32_t warp, const Share& share) const {
+  // Starts the copies to all places of the share's slice, by its warps, and lets the warp's record say where they are.
+  __device__ __forceinline__ void begin(WarpRecord& record, const Share& share) const {
     const uint32_t lane = threadIdx.x % kLanes, first = share.slice * params_.places;
     const bool refills = share.slot == share.slice % min(share.slots, kSchedulers);
-    if (lane == 0) places_.at[warp] = first + refills * At::kRefills;
+    if (lane == 0) {
+      record.rings = ptx::SharedPointer<RingPlaces>(&places_);
+      record.walk.steps += first * WarpRecord::kFirstPlace + refills * WarpRecord::kRefills;
+    }
     if (refills && lane < params_.places) fill(first + lane, share.slice + lane * share.slices);
     __syncwarp();
   }
 
-  // Where a warp is: the place of its span, the first one of its slice, the parity of the phase that the place's
-  // barriers are in, and whether the warp is the one that refills.
+  // Where a warp is.
   struct At {
-    static constexpr uint32_t kRefills = 1u << 16;
-    RingPlaces* ring;
-    uint32_t place, first, parity;
-    bool refills;
-
-    __device__ void next(uint32_t places) {
-      if (++place == first + places) place = first, parity ^= 1;
-    }
-    __device__ void previous(uint32_t places) {
-      if (place-- == first) place = first + places - 1, parity ^= 1;
-    }
+    uint32_t place;   // of its span in the slice's ring, params.places when it is the first one again
+    uint32_t parity;  // of the phase that the place's barriers are in
   };
 
-  // Where warp `warp`, which this is, begins.
-  __device__ __forceinline__ At first(uint32_t warp) const {
-    const uint32_t at = places_.at[warp];
-    return {ptx::opaque_shared(&places_), at % At::kRefills, at % At::kRefills, 0, at >= At::kRefills};
-  }
-
-  // Waits for the span at hand, `span` of `weights`. The number of its first group in the shared input.
-  template <class Weights>
-  __device__ __forceinline__ uint32_t await(const At& at, uint32_t span, const Weights& weights) const {
-    if (at.refills) {
-      const uint32_t stride = weights.stride();
-      if (span >= stride) refill(at, span + (params_.places - 1) * stride);
+  // Waits for the span at hand, `span`. The number of its place among the CTA's.
+  __device__ __forceinline__ uint32_t await(At& at, uint32_t span, const WarpRecord& state) const {
+    if (at.place == params_.places) at = {0, at.parity ^ 1};
+    const uint32_t steps = state.walk.steps, place = WarpRecord::first_place(steps) + at.place;
+    if (WarpRecord::refills(steps)) {
+      const uint32_t stride = WarpRecord::stride(steps);
+      if (span >= stride) refill(at, place, span + (params_.places - 1) * stride);
     }
+    ++at.place;
 #if TRELLINK_RINGS
-    while (!ptx::mbarrier_try_wait(at.ring->full + at.place, at.parity)) {
+    while (!ptx::mbarrier_try_wait(state.rings.get()->full + place, at.parity)) {
     }
 #endif
-    return at.place << params_.span_log2;
+    return place;
   }
 
-  // The warp has done with it.
-  __device__ __forceinline__ void release(At& at) const {
+  // The warp has done with the span in place `place`: all that it has read is in its sums.
+  __device__ __forceinline__ void release(uint32_t place, const WarpRecord& state) const {
     __syncwarp();
 #if TRELLINK_RINGS
-    if (threadIdx.x % kLanes == 0) ptx::mbarrier_arrive(at.ring->empty + at.place);
+    if (threadIdx.x % kLanes == 0) ptx::mbarrier_arrive(state.rings.get()->empty + place);
 #endif
-    at.next(params_.places);
   }
 
  private:
   // Of an SM; warp w is on scheduler w % kSchedulers. The warps that refill shall not all be on one.
   static constexpr uint32_t kSchedulers = 4;
 
-  // Starts the copy of a span, if there is one, to the place that a warp at `at` has left last.
-  __device__ __forceinline__ void refill(const At& at, uint32_t span) const {
+  // Starts the copy of a span, if there is one, to the place that a warp has left last. It is at `at`, which is place
+  // `place` of the CTA's.
+  __device__ __forceinline__ void refill(const At& at, uint32_t place, uint32_t span) const {
 #if TRELLINK_RINGS
     if (threadIdx.x % kLanes == 0 && span < spans_of(cut_.groups(), params_.span_log2)) {
-      At left = at;
-      left.previous(params_.places);
-      while (!ptx::mbarrier_try_wait(places_.empty + left.place, left.parity)) {
+      const bool wraps = at.place == 0;
+      const uint32_t left = wraps ? place + params_.places - 1 : place - 1;
+      while (!ptx::mbarrier_try_wait(places_.empty + left, at.parity ^ wraps)) {
       }
-      fill(left.place, span);
+      fill(left, span);
     }
     __syncwarp();
 #endif

@@ -4,6 +4,8 @@
 // result does not depend on the other rows or on its place among them.
 #pragma once
 
+#include <type_traits>
+
 #include "linear/decode.cuh"
 #include "linear/operand_ring.cuh"
 #include "linear/shared_layout.cuh"
@@ -18,8 +20,8 @@ struct StripGemm {
   WeightStream<Arithmetic::kSpans>& weights;
   const OperandRing<Arithmetic>& ring;
   bool from_ring;
-  // Otherwise the CTA's K groups [first, first + chunk) are in the shared input, of `groups`.
-  uint32_t first, chunk, groups;
+  // Otherwise the CTA's K groups [first, first + chunk) are in the shared input, as far as there are so many.
+  uint32_t first, chunk;
   typename Arithmetic::Accumulator (&acc)[kCount];
 
   // Two strips of more bits would not leave enough registers.
@@ -30,29 +32,32 @@ struct StripGemm {
 
  private:
   // Where the spans end that can be had.
-  __device__ uint32_t end() const { return spans_of(from_ring ? groups : min(first + chunk, groups), weights.log2()); }
+  __device__ uint32_t end(const WarpRecord& state) const {
+    const uint32_t groups = state.walk.groups;
+    return spans_of(from_ring ? groups : min(first + chunk, groups), weights.log2());
+  }
 
   template <Codebook kCodebook, int kHalfBits>
   __device__ __forceinline__ void multiply() {
     using B = LaneBlock<kHalfBits>;
     constexpr uint32_t kWords = Block<kHalfBits>::kWords;
     const uint32_t lane = ptx::opaque(threadIdx.x % 32);
-    // In registers, where there are enough of them.
+    // Registers for a copy there are, but not with sums of 64 tokens, nor beside the loops of older kernels.
     constexpr bool kHeld = (TRELLINK_RINGS || Arithmetic::kStraight) && Arithmetic::kTokens < 64;
-    const WeightWalk held = kHeld ? weights.walk() : WeightWalk{};
-    const uint32_t held_end = kHeld ? end() : 0;
-    const auto walk = [&] { return kHeld ? held : weights.walk(); };
-    const uint32_t log2 = weights.log2();
+    const std::conditional_t<kHeld, const WarpRecord, const WarpRecord&> state = weights.record();
+    const uint32_t log2 = weights.log2(), held_end = kHeld ? end(state) : 0;
+    typename Arithmetic::Shared shared = this->shared;
+    if constexpr (kHeld) shared.base = state.base.get();
     typename OperandRing<Arithmetic>::At at{};
-    if constexpr (Arithmetic::kSpans) {
-      if (from_ring) at = ring.first(weights.warp());
-    }
-    for (uint32_t span; (span = weights.span()) < (kHeld ? held_end : end());) {
-      const uint32_t* words = weights.blocks(walk());
-      uint32_t left = weights.groups(walk());
+    for (uint32_t span; (span = weights.span()) < (kHeld ? held_end : end(state));) {
+      uint32_t left = weights.groups(state), place = 0;
+      const uint32_t* words = weights.blocks(state);
       uint32_t group = (span << log2) - first;
       if constexpr (Arithmetic::kSpans) {
-        if (from_ring) group = ring.await(at, span, weights);
+        if (from_ring) {
+          place = ring.await(at, span, state);
+          group = place << log2;
+        }
       }
       // The body is long: unrolled, it would only take more registers.
 #pragma unroll 1
@@ -60,16 +65,16 @@ struct StripGemm {
         more = --left != 0;
         if constexpr (kCount == 2) {
           const B blocks[2] = {B(words, lane), B(words + (kWords << log2), lane)};
-          if (!more) weights.advance(walk(), kCount, kWords);
+          if (!more) weights.template advance<kHeld>(state, kCount, kWords);
           Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group, lane, acc);
         } else {
           const B blocks[1] = {B(words, lane)};
-          if (!more) weights.advance(walk(), kCount, kWords);
+          if (!more) weights.template advance<kHeld>(state, kCount, kWords);
           Arithmetic::template multiply<kCodebook, kHalfBits, kCount>(blocks, shared, group, lane, acc);
         }
       }
       if constexpr (Arithmetic::kSpans) {
-        if (from_ring) ring.release(at);
+        if (from_ring) ring.release(place, state);
       }
     }
   }

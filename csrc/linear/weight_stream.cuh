@@ -9,112 +9,97 @@
 
 #include "linear/shared_layout.cuh"
 #include "linear/spans.cuh"
+#include "linear/warp_record.cuh"
 #include "ptx/ptx.cuh"
 
 namespace trellink {
-
-// What the warps of a CTA have of their streams in shared memory: outside the loop registers are scarce.
-struct WeightStreams {
-  uint64_t barriers[kWarps];
-  const uint32_t* blocks[kWarps];  // of the first strip
-  uint32_t groups, stride;         // K groups in all, and spans from one of a warp to its next; the same for all
-};
-
-// What a warp has of its stream in registers while it is in the loop.
-struct WeightWalk {
-  const uint32_t* blocks;
-  uint32_t groups;
-  uint32_t* place;  // in shared memory
-};
 
 // kSpans: spans may have more than one group.
 template <bool kSpans>
 class WeightStream {
  public:
-  // params must be the kernel's __grid_constant__ parameter: it takes no registers. By whole warps.
-  __device__ WeightStream(const TrellinkLinear& params, WeightStreams& streams)
-      : params_(params), streams_(streams), warp_(ptx::warp_index()) {
-#if __CUDA_ARCH__ >= 900
+  // params must be the kernel's __grid_constant__ parameter: it takes no registers. By whole warps; `record` is the warp's.
+  __device__ WeightStream(const TrellinkLinear& params, WarpRecord& record)
+      : params_(params), record_(*ptx::opaque_shared(&record)) {
+    auto* place = reinterpret_cast<uint32_t*>(ptx::dynamic_shared() + ptx::warp_index() * params_.warp_bytes);
     if (threadIdx.x % kLanes == 0) {
-      ptx::mbarrier_init(barrier(), 1);
+      record_.place = ptx::SharedPointer<uint32_t>(place);
+      record_.base = ptx::SharedPointer<unsigned char>(ptx::dynamic_shared());
+#if __CUDA_ARCH__ >= 900
+      ptx::mbarrier_init(&record_.barrier, 1);
       ptx::fence_mbarrier_init();
+#endif
     }
     __syncwarp();
-#endif
   }
 
   // The blocks of `groups` K groups of `count` neighbouring strips, the first of which begins at `strip`; a block
   // has `block_words`. The warp takes spans first, first + stride, ... What was begun before has all been taken.
   __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t groups, uint32_t first,
                         uint32_t stride) {
-    span_ = first;
-    if (threadIdx.x % kLanes == 0) streams_.blocks[warp_] = strip;
+    const WarpRecord::Walk walk = {strip, groups, stride};
+    if (threadIdx.x % kLanes == 0) record_.walk = walk;
     __syncwarp();
-    if (threadIdx.x == 0) {
-      streams_.groups = groups;
-      streams_.stride = stride;
-    }
-    if (span_ < spans_of(groups, log2())) fetch({strip, groups, place()}, count, block_words);
+    span_ = first;
+    if (span_ < spans_of(groups, log2())) fetch(walk, record_, count, block_words);
   }
 
-  // The CTA's warp that this is.
-  __device__ uint32_t warp() const { return warp_; }
-
-  // What begin() was given.
-  __device__ WeightWalk walk() const {
-    return {streams_.blocks[warp_], streams_.groups, ptx::opaque_shared(place())};
-  }
+  // What the warp has in shared memory. A `state` below is this, or a copy in registers.
+  __device__ WarpRecord& record() const { return record_; }
 
   // The span that comes next; beyond the last when all are done.
   __device__ uint32_t span() const { return span_; }
-  // Spans from one of the warp to its next.
-  __device__ uint32_t stride() const { return streams_.stride; }
   // Groups of the span.
-  __device__ uint32_t groups(const WeightWalk& walk) const {
-    return kSpans ? groups_of_span(walk.groups, log2(), span_) : 1;
+  __device__ uint32_t groups(const WarpRecord& state) const {
+    return kSpans ? groups_of_span(state.walk.groups, log2(), span_) : 1;
   }
   // log2 of the groups of a whole span.
   __device__ uint32_t log2() const { return kSpans ? params_.span_log2 : 0; }
 
   // Waits for it. All lanes may then read its blocks, strip by strip, those of a strip block_words << log2() apart.
-  __device__ const uint32_t* blocks(const WeightWalk& walk) const {
+  __device__ const uint32_t* blocks(const WarpRecord& state) const {
+    const uint32_t* place = state.place.get();
 #if __CUDA_ARCH__ >= 900
-    while (!ptx::mbarrier_try_wait(barrier(), parity_)) {
+    while (!ptx::mbarrier_try_wait(&record_.barrier, parity_)) {
     }
 #else
     ptx::cp_async_wait_all();
     __syncwarp();
 #endif
-    return walk.place;
+    return place;
   }
 
   // Goes on to the next, once all of this one has been read into registers. Reads that have merely been started could find
-  // what the copy brings: it is not ordered behind them. So the stride is read behind them, and the copy depends on it.
-  __device__ void advance(const WeightWalk& walk, uint32_t count, uint32_t block_words) {
+  // what the copy brings: it is not ordered behind them. So some of what the copy needs is read behind them, all of it
+  // if the state is not a copy, as kHeld says.
+  template <bool kHeld>
+  __device__ void advance(const WarpRecord& state, uint32_t count, uint32_t block_words) {
     __syncwarp();
     parity_ ^= 1;
-    span_ += ptx::ld_shared_in_order(&streams_.stride);
-    if (span_ < spans_of(walk.groups, log2())) fetch(walk, count, block_words);
+    WarpRecord::Walk walk;
+    if constexpr (kHeld) {
+      walk = {state.walk.blocks, state.walk.groups, ptx::ld_shared_in_order(&record_.walk.steps)};
+    } else {
+      walk = ptx::ld_shared_in_order(&record_.walk);
+    }
+    span_ += WarpRecord::stride(walk.steps);
+    if (span_ < spans_of(walk.groups, log2())) fetch(walk, state, count, block_words);
   }
 
  private:
-  __device__ uint64_t* barrier() const { return streams_.barriers + warp_; }
-
-  __device__ uint32_t* place() const {
-    return reinterpret_cast<uint32_t*>(ptx::dynamic_shared() + warp_ * params_.warp_bytes);
-  }
-
-  __device__ void fetch(const WeightWalk& walk, uint32_t count, uint32_t block_words) const {
+  // Starts the copy of the span.
+  __device__ void fetch(const WarpRecord::Walk& walk, const WarpRecord& state, uint32_t count, uint32_t block_words) const {
     const uint64_t strip_words = static_cast<uint64_t>(params_.k_groups) * block_words;
-    const uint32_t place_words = block_words << log2(), words = groups(walk) * block_words;
+    const uint32_t groups = kSpans ? groups_of_span(walk.groups, log2(), span_) : 1;
+    const uint32_t place_words = block_words << log2(), words = groups * block_words;
     const uint32_t* from = walk.blocks + static_cast<uint64_t>(span_) * place_words;
-    uint32_t* to = walk.place;
+    uint32_t* to = state.place.get();
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x % kLanes != 0) return;
     const uint32_t bytes = words * sizeof(uint32_t);
-    ptx::mbarrier_expect(barrier(), count * bytes);
+    ptx::mbarrier_expect(&record_.barrier, count * bytes);
     for (uint32_t s = 0; s < count; ++s) {
-      ptx::copy_bulk(to + s * place_words, from + s * strip_words, bytes, barrier());
+      ptx::copy_bulk(to + s * place_words, from + s * strip_words, bytes, &record_.barrier);
     }
 #else
     constexpr uint32_t kWordsPerCopy = 4;
@@ -127,8 +112,7 @@ class WeightStream {
   }
 
   const TrellinkLinear& params_;
-  WeightStreams& streams_;
-  const uint32_t warp_;  // found out once, by all lanes
+  WarpRecord& record_;
   uint32_t parity_ = 0;  // of the barrier's phase in which the next span arrives
   uint32_t span_;
 };

@@ -134,13 +134,35 @@ __device__ __forceinline__ T* opaque_shared(T* p) {
   return static_cast<T*>(__cvta_shared_to_generic(opaque(address)));
 }
 
-// A word of shared memory, read where it is written. A warp's reads of shared memory return in their order: what is
+// A pointer to shared memory as what it takes there itself: half of what others take.
+template <class T>
+class SharedPointer {
+ public:
+  SharedPointer() = default;
+  __device__ explicit SharedPointer(T* p) : address_(static_cast<uint32_t>(__cvta_generic_to_shared(p))) {}
+  // Opaque, or nvcc 13.0 does not come to an end.
+  __device__ T* get() const { return static_cast<T*>(__cvta_shared_to_generic(opaque(address_))); }
+
+ private:
+  uint32_t address_;
+};
+
+// 4 or 16 bytes of shared memory, read where it is written. A warp's reads of shared memory return in their order: what is
 // computed from this one waits for all before it.
-__device__ __forceinline__ uint32_t ld_shared_in_order(const uint32_t* p) {
+template <class T>
+__device__ __forceinline__ T ld_shared_in_order(const T* p) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 16, "one access");
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
-  uint32_t d;
-  asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(d) : "r"(address) : "memory");
-  return d;
+  uint4 d;
+  if constexpr (sizeof(T) == 4) {
+    asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(d.x) : "r"(address) : "memory");
+  } else {
+    asm volatile("ld.volatile.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)
+                 : "r"(address)
+                 : "memory");
+  }
+  return *reinterpret_cast<const T*>(&d);
 }
 
 // CTAs of the launch, found out here: gridDim is found out where a kernel begins, and then takes a register
@@ -395,9 +417,10 @@ __device__ __forceinline__ uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t e
 
 __device__ __forceinline__ void fence_sys() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
-// The launch's dynamic shared memory.
+// The launch's dynamic shared memory. Places of copies and operands lie in it at multiples of 128 bytes: 32 or 64 bytes
+// off, calls of 8 to 64 tokens take 0.1 to 1.3 µs longer (docs/performance.md).
 __device__ __forceinline__ unsigned char* dynamic_shared() {
-  extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];
+  extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[];
   return dynamic_shared_bytes;
 }
 

@@ -89,7 +89,21 @@ T* opaque_shared(T* p) {
   return p;
 }
 
-inline uint32_t ld_shared_in_order(const uint32_t* p) { return *p; }
+template <class T>
+class SharedPointer {
+ public:
+  SharedPointer() = default;
+  explicit SharedPointer(T* p) : p_(p) {}
+  T* get() const { return p_; }
+
+ private:
+  T* p_;
+};
+
+template <class T>
+T ld_shared_in_order(const T* p) {
+  return *p;
+}
 
 inline uint32_t redux_max(uint32_t x) {
   const auto lanes = sim::warp_exchange(sim::Op::kRedux, &x, 1);
