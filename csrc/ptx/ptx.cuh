@@ -101,10 +101,6 @@ __device__ __forceinline__ float exp2(float x) {
 
 // ---- warp ----
 
-// The CTA's warp that this thread belongs to, in a way that tells the compiler that it is the same for
-// all lanes: branches on it then need no reconvergence around warp operations.
-__device__ __forceinline__ uint32_t warp_index() { return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); }
-
 // The greatest of x over the warp.
 __device__ __forceinline__ uint32_t redux_max(uint32_t x) {
   uint32_t d;
@@ -124,6 +120,17 @@ __device__ __forceinline__ int32_t redux_add(int32_t x) {
 __device__ __forceinline__ uint32_t opaque(uint32_t x) {
   asm volatile("" : "+r"(x));
   return x;
+}
+
+// The CTA's warp that this thread belongs to, in a way that tells the compiler that it is the same for
+// all lanes: branches on it then need no reconvergence around warp operations.
+__device__ __forceinline__ uint32_t warp_index() {
+#if __CUDA_ARCH__ == 900
+  return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
+#else
+  // Opaque, or the quotient is kept in a register through the main loop, for which kernels of 32 tokens have none.
+  return __shfl_sync(0xffffffffu, opaque(threadIdx.x) / 32, 0);
+#endif
 }
 
 // p, which points to shared memory, but the compiler does not know where: it keeps the address in a register, and does
