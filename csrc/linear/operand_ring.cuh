@@ -19,6 +19,8 @@ struct RingPlaces {
   uint64_t full[kMost];   // a span has been copied
   uint64_t empty[kMost];  // all warps of the slice have done with it
 };
+static_assert(kWarps < WarpRecord::kFirstPlace && RingPlaces::kMost <= WarpRecord::kRefills / WarpRecord::kFirstPlace,
+              "both fit a record's steps");
 
 // A warp's view of its slice's ring.
 template <class Arithmetic>
