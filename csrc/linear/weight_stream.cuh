@@ -20,7 +20,7 @@ class WeightStream {
  public:
   // params must be the kernel's __grid_constant__ parameter: it takes no registers. By whole warps; `record` is the warp's.
   __device__ WeightStream(const TrellinkLinear& params, WarpRecord& record)
-      : params_(params), record_(*ptx::opaque_shared(&record)) {
+      : params_(params), record_(*ptx::SharedPointer<WarpRecord>(&record).get()) {
     auto* place = reinterpret_cast<uint32_t*>(ptx::dynamic_shared() + ptx::warp_index() * params_.warp_bytes);
     if (threadIdx.x % kLanes == 0) {
       record_.place = ptx::SharedPointer<uint32_t>(place);

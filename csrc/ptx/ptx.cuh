@@ -133,15 +133,8 @@ __device__ __forceinline__ uint32_t warp_index() {
 #endif
 }
 
-// p, which points to shared memory, but the compiler does not know where: it keeps the address in a register, and does
-// not find it out anew from the CTA's rank in its cluster.
-template <class T>
-__device__ __forceinline__ T* opaque_shared(T* p) {
-  auto address = static_cast<uint32_t>(__cvta_generic_to_shared(p));
-  return static_cast<T*>(__cvta_shared_to_generic(opaque(address)));
-}
-
-// A pointer to shared memory as what it takes there itself: half of what others take.
+// A pointer to shared memory as what it takes there itself: half of what others take. The compiler does not know where it
+// points: it keeps the address in a register, and does not find it out anew from the CTA's rank in its cluster.
 template <class T>
 class SharedPointer {
  public:
@@ -424,8 +417,8 @@ __device__ __forceinline__ uint32_t atom_cas_relaxed_gpu(uint32_t* p, uint32_t e
 
 __device__ __forceinline__ void fence_sys() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
-// The launch's dynamic shared memory. Places of copies and operands lie in it at multiples of 128 bytes: 32 or 64 bytes
-// off, calls of 8 to 64 tokens take 0.1 to 1.3 µs longer (docs/performance.md).
+// The launch's dynamic shared memory. It begins at a multiple of 128 bytes: 64 bytes off, calls of 8 to 64 tokens take
+// 0.1 to 1.3 µs longer (docs/performance.md).
 __device__ __forceinline__ unsigned char* dynamic_shared() {
   extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[];
   return dynamic_shared_bytes;

@@ -85,11 +85,6 @@ inline uint32_t grid_ctas() { return gridDim.x; }
 inline uint32_t opaque(uint32_t x) { return x; }
 
 template <class T>
-T* opaque_shared(T* p) {
-  return p;
-}
-
-template <class T>
 class SharedPointer {
  public:
   SharedPointer() = default;
