@@ -2,4 +2,4 @@
 #include "linear/linear.cuh"
 
 TRELLINK_LINEAR_KERNELS(formed_4, FormedPairs)
-TRELLINK_STRAIGHT_MCG_KERNEL(formed_4, FormedPairs, 8)
+TRELLINK_STRAIGHT_MCG_KERNELS(formed_4, FormedPairs, 8)

@@ -438,13 +438,14 @@ __device__ __forceinline__ void linear(const TrellinkLinear& params) {
   TRELLINK_LINEAR_KERNEL(name, kPlain, trellink::arithmetic)                 \
   TRELLINK_LINEAR_KERNEL(name##_row, kRow, trellink::arithmetic)             \
   TRELLINK_LINEAR_KERNEL(name##_column, kColumn, trellink::arithmetic)
-// The straight ones of an arithmetic and a format.
-#define TRELLINK_STRAIGHT_MUL1_KERNEL(name, arithmetic, half_bits) \
-  TRELLINK_LINEAR_KERNEL(name##_mul1_##half_bits, kPlain,          \
-                         trellink::Straight<trellink::arithmetic, trellink::Codebook::kMul1, half_bits>)
-#define TRELLINK_STRAIGHT_MCG_KERNEL(name, arithmetic, half_bits) \
-  TRELLINK_LINEAR_KERNEL(name##_mcg_##half_bits, kPlain,          \
-                         trellink::Straight<trellink::arithmetic, trellink::Codebook::kMcg, half_bits>)
+// The straight ones of an arithmetic and a format, for rows.
+#define TRELLINK_STRAIGHT_MUL1_KERNELS(name, arithmetic, half_bits) \
+  TRELLINK_STRAIGHT_KERNELS(name##_mul1_##half_bits, trellink::arithmetic, trellink::Codebook::kMul1, half_bits)
+#define TRELLINK_STRAIGHT_MCG_KERNELS(name, arithmetic, half_bits) \
+  TRELLINK_STRAIGHT_KERNELS(name##_mcg_##half_bits, trellink::arithmetic, trellink::Codebook::kMcg, half_bits)
+#define TRELLINK_STRAIGHT_KERNELS(name, ...)                               \
+  TRELLINK_LINEAR_KERNEL(name, kPlain, trellink::Straight<__VA_ARGS__>)    \
+  TRELLINK_LINEAR_KERNEL(name##_row, kRow, trellink::Straight<__VA_ARGS__>)
 #define TRELLINK_LINEAR_KERNEL(name, epilogues, ...)                              \
   extern "C" __global__ void __launch_bounds__(TRELLINK_LINEAR_THREADS, 1)        \
       trellink_linear_##name(const __grid_constant__ TrellinkLinear params) {     \

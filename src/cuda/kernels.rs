@@ -55,14 +55,15 @@ impl Epilogues {
     }
 }
 
-/// A kernel for one format, of launches that are [`LaunchShape::straight`].
+/// Kernels for one format, of launches that are [`LaunchShape::straight`].
 #[derive(Clone, Copy, Debug)]
-struct StraightKernel {
+struct StraightKernels {
     kernel: LinearKernel,
     /// As segments have them.
     codebook: u32,
     half_bits: u32,
-    loaded: Kernel,
+    plain: Kernel,
+    row: Kernel,
 }
 
 /// How a kernel is launched: one-dimensional, on one stream.
@@ -88,7 +89,7 @@ pub(crate) struct Kernels {
     modules: Modules,
     /// In the order of [`LinearKernel::ALL`], each in that of [`Epilogues::SUFFIXES`].
     linear: Vec<[Kernel; Epilogues::SUFFIXES.len()]>,
-    straight: Vec<StraightKernel>,
+    straight: Vec<StraightKernels>,
     /// Dynamic shared memory that every linear kernel may be launched with.
     pub(crate) max_shared_bytes: usize,
     /// Clusters of two CTAs of any linear kernel that shares K which the device holds at once, with all the
@@ -122,22 +123,24 @@ impl Kernels {
         bind(context)?;
         let mut modules = Modules::new(context);
         let mut linear = Vec::new();
-        let mut straight: Vec<StraightKernel> = Vec::new();
+        let mut straight: Vec<StraightKernels> = Vec::new();
         for kernel in LinearKernel::ALL {
             let module = modules.load(kernel.name())?;
-            let function = |suffix| {
+            let function = |suffix: &str| {
                 let symbol = format!("trellink_{}{suffix}", kernel.name());
                 modules.function(module, &symbol)
             };
             let [plain, row, column] = Epilogues::SUFFIXES.map(function);
             linear.push([plain?, row?, column?]);
             for &(codebook, half_bits) in kernel.straight_formats() {
-                let symbol = format!("trellink_{}_{codebook}_{half_bits}", kernel.name());
-                straight.push(StraightKernel {
+                let [plain, row, _] =
+                    Epilogues::SUFFIXES.map(|suffix| format!("_{codebook}_{half_bits}{suffix}"));
+                straight.push(StraightKernels {
                     kernel,
                     codebook: codebook.number(),
                     half_bits: half_bits as u32,
-                    loaded: modules.function(module, &symbol)?,
+                    plain: function(&plain)?,
+                    row: function(&row)?,
                 });
             }
         }
@@ -156,7 +159,11 @@ impl Kernels {
             .iter()
             .flatten()
             .copied()
-            .chain(straight.iter().map(|kernel| kernel.loaded))
+            .chain(
+                straight
+                    .iter()
+                    .flat_map(|kernels| [kernels.plain, kernels.row]),
+            )
             .collect();
         let launched_early = all_linear
             .iter()
@@ -198,14 +205,16 @@ impl Kernels {
     pub(crate) fn linear(&self, shape: &LaunchShape, params: &TrellinkLinear) -> Kernel {
         let epilogues = Epilogues::of(params);
         let segment = &params.segment[0];
-        let serves = |kernel: &&StraightKernel| {
-            kernel.kernel == shape.kernel
-                && kernel.codebook == segment.codebook
-                && kernel.half_bits == segment.half_bits
+        let serves = |kernels: &&StraightKernels| {
+            kernels.kernel == shape.kernel
+                && kernels.codebook == segment.codebook
+                && kernels.half_bits == segment.half_bits
         };
-        if shape.straight && epilogues == Epilogues::Plain {
-            if let Some(kernel) = self.straight.iter().find(serves) {
-                return kernel.loaded;
+        if shape.straight {
+            match (self.straight.iter().find(serves), epilogues) {
+                (Some(kernels), Epilogues::Plain) => return kernels.plain,
+                (Some(kernels), Epilogues::Row) => return kernels.row,
+                _ => (),
             }
         }
         // Loaded in this order, all of them.

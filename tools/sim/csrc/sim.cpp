@@ -341,20 +341,23 @@ extern "C" void trellink_sim_choose_faults(uint32_t faults) { sim::chosen_faults
 
 namespace {
 
+// As src/cuda/kernels.rs chooses.
+bool has_row_epilogue(const TrellinkLinear& params) { return params.norm.out || params.norm.squares; }
+
 // A straight kernel, once its format is known.
-template <class Arithmetic>
+template <class Arithmetic, trellink::Epilogues kEpilogues>
 struct RunStraight {
   const TrellinkLinear& params;
   template <trellink::Codebook kCodebook, int kHalfBits>
   void run() const {
-    trellink::linear<trellink::Straight<Arithmetic, kCodebook, kHalfBits>, trellink::Epilogues::kPlain>(params);
+    trellink::linear<trellink::Straight<Arithmetic, kCodebook, kHalfBits>, kEpilogues>(params);
   }
 };
 
-template <class Arithmetic>
-void run_straight(const TrellinkLinear& params) {
+template <class Arithmetic, trellink::Epilogues kEpilogues>
+void run_straight_as(const TrellinkLinear& params) {
   const TrellinkSegment& segment = params.segment[0];
-  const RunStraight<Arithmetic> run{params};
+  const RunStraight<Arithmetic, kEpilogues> run{params};
   if constexpr (std::is_same_v<Arithmetic, trellink::Bytes>) {
     trellink::Dispatch<trellink::Codebook::kMul1>::run(segment.codebook, segment.half_bits, run);
   } else if (segment.codebook == static_cast<uint32_t>(trellink::Codebook::kMcg)) {
@@ -364,13 +367,21 @@ void run_straight(const TrellinkLinear& params) {
   }
 }
 
+template <class Arithmetic>
+void run_straight(const TrellinkLinear& params) {
+  if (has_row_epilogue(params)) {
+    run_straight_as<Arithmetic, trellink::Epilogues::kRow>(params);
+  } else {
+    run_straight_as<Arithmetic, trellink::Epilogues::kPlain>(params);
+  }
+}
+
 }  // namespace
 
 // Runs one launch of a linear kernel, by its number in src/plan.rs, to its end. `straight`: of the kernel for the
 // segment's format.
 extern "C" void trellink_sim_linear(const TrellinkLinear* params, uint32_t kernel, bool straight, uint32_t grid) {
-  // As src/cuda/kernels.rs chooses.
-  const bool row = params->norm.out || params->norm.squares, column = params->columns.squares || params->columns.gated;
+  const bool row = has_row_epilogue(*params), column = params->columns.squares || params->columns.gated;
   static constexpr void (*kKernels[][3])(const TrellinkLinear) = {
       {trellink_linear_bytes_4, trellink_linear_bytes_4_row, trellink_linear_bytes_4_column},
       {trellink_linear_formed_4, trellink_linear_formed_4_row, trellink_linear_formed_4_column},

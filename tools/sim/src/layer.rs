@@ -91,12 +91,9 @@ pub struct Epilogues<'a> {
 }
 
 impl Epilogues<'_> {
-    /// Whether the call goes through nothing more.
-    fn are_plain(&self) -> bool {
-        self.norm.is_none()
-            && self.squares_out.is_none()
-            && self.squares_in.is_none()
-            && !self.gated
+    /// Whether nothing is done but to rows.
+    fn leave_columns(&self) -> bool {
+        self.squares_in.is_none() && !self.gated
     }
 
     fn norm(&self, n: usize) -> TrellinkNorm {
@@ -275,7 +272,7 @@ impl SimRank {
             params.paired_half_bits = shape.paired_half_bits;
             let format = (first.codebook, first.half_bits);
             let straight = self.config.straight
-                && epilogues.are_plain()
+                && epilogues.leave_columns()
                 && shape.straight
                 && shape.kernel.straight_formats().contains(&format);
             self.straight_launches += usize::from(straight);

@@ -7,7 +7,7 @@ use trellink::format::{Bits, Codebook, DType};
 use trellink::reference::{self, ReferenceLinear};
 use trellink::weights::{Bias, Linear, Scales};
 use trellink::{Arithmetic, Choices, Epilogue, Split};
-use trellink_sim::{Buffer, Call, Channel, SimGroup, SimLinear, SimOutput, SimRank};
+use trellink_sim::{Buffer, Call, Channel, Epilogues, SimGroup, SimLinear, SimOutput, SimRank};
 
 /// The bytes of a random linear.
 pub(crate) struct Random {
@@ -147,7 +147,19 @@ pub(crate) fn row_parallel_call(
     arithmetic: Arithmetic,
     layer: &SimLinear,
     x: &[f16],
+    shape: (usize, usize),
+) -> Vec<f32> {
+    row_parallel_call_with(sim, arithmetic, layer, x, shape, Epilogues::default())
+}
+
+/// The same, with what the output goes through besides.
+pub(crate) fn row_parallel_call_with(
+    sim: &mut SimRank,
+    arithmetic: Arithmetic,
+    layer: &SimLinear,
+    x: &[f16],
     (rows, n): (usize, usize),
+    epilogues: Epilogues<'_>,
 ) -> Vec<f32> {
     let output = SimOutput {
         data: Buffer::new(&vec![f32::NAN; rows * n]),
@@ -162,7 +174,7 @@ pub(crate) fn row_parallel_call(
         arithmetic,
         outputs: &[&output],
     };
-    sim.run(Channel::Group, &call);
+    sim.run_with(Channel::Group, &call, epilogues);
     output.data.read()
 }
 

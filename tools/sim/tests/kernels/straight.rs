@@ -2,10 +2,10 @@
 
 use crate::common::*;
 use rand::{rngs::StdRng, SeedableRng};
-use trellink::format::Bits;
+use trellink::format::{Bits, DType};
 use trellink::plan::LinearKernel;
 use trellink::{Arithmetic, Split};
-use trellink_sim::{most_tokens, SimGroup, SimLinear};
+use trellink_sim::{most_tokens, Buffer, Epilogues, SimGroup, SimLinear, SimNorm};
 
 /// Rows that the fastest arithmetic gives to a kernel.
 fn rows(kernel: LinearKernel) -> &'static [usize] {
@@ -15,6 +15,19 @@ fn rows(kernel: LinearKernel) -> &'static [usize] {
         LinearKernel::Wide16 => &[16],
         LinearKernel::Wide32 => &[27],
         LinearKernel::Wide64 => &[60],
+    }
+}
+
+/// What normalised rows hold that nobody has written: a NaN.
+const POISON: u16 = 0x7fff;
+
+fn norm_of(rows: usize, n: usize) -> SimNorm {
+    SimNorm {
+        weight: Buffer::new(&vec![1f32; n]),
+        weight_dtype: DType::F32,
+        epsilon: 1e-5,
+        data: Buffer::new(&vec![POISON; rows * n]),
+        dtype: DType::Bf16,
     }
 }
 
@@ -32,7 +45,7 @@ fn kernels_for_one_format_give_the_bits_of_those_for_all() {
                 // What has no kernel on this architecture takes passes of another.
                 for &rows in rows(kernel).iter().filter(|&&rows| rows <= most_tokens()) {
                     let x = random_input(&mut rng, rows * k);
-                    let run = |straight| {
+                    let run = |straight, norm: bool| {
                         let config = SimGroup {
                             sms: 2,
                             max_shared_bytes: 227 << 10,
@@ -47,14 +60,27 @@ fn kernels_for_one_format_give_the_bits_of_those_for_all() {
                             let x = columns_of(&x, k, range);
                             let shape = (rows, n);
                             let fastest = Arithmetic::Fastest;
-                            let y = row_parallel_call(&mut sim, fastest, &layer, &x, shape);
-                            (y, sim.straight_launches())
+                            let out = norm_of(rows, n);
+                            let epilogues = Epilogues {
+                                norm: norm.then_some(&out),
+                                ..Default::default()
+                            };
+                            let y = row_parallel_call_with(
+                                &mut sim, fastest, &layer, &x, shape, epilogues,
+                            );
+                            let normalised: Vec<u16> = out.data.read();
+                            (y, normalised, sim.straight_launches())
                         })
                     };
-                    let place = format!("{codebook} {bits} {rows} rows of {k} x {n}");
-                    for ((y, count), (want, none)) in run(true).iter().zip(run(false)) {
-                        assert_eq!((*count, none), (1, 0), "{place}");
-                        assert_eq!(*y, want, "{place}");
+                    for norm in [false, true] {
+                        let place = format!("{codebook} {bits} {rows} rows of {k} x {n}, {norm}");
+                        for (got, want) in run(true, norm).iter().zip(run(false, norm)) {
+                            assert_eq!((got.2, want.2), (1, 0), "{place}");
+                            assert_eq!(got.0, want.0, "{place}");
+                            assert_eq!(got.1, want.1, "{place}");
+                            let left = got.1.iter().all(|&value| value == POISON);
+                            assert_eq!(left, !norm, "{place}");
+                        }
                     }
                 }
             }
