@@ -155,9 +155,9 @@ on_both! {
         let _watchdog = Watchdog::new("long tensors", Duration::from_secs(240));
         let mut rng = Seed::new(0xa14).rng(0);
         for world in [2, 5] {
-            let dtypes = (DType::F32, DType::F32);
-            let case = Case::random(&mut rng, world, (1 << 19) + 8, dtypes);
-            assert_right(platform, world, 1 << 17, &[case]);
+            let cases = [(DType::F32, DType::F32), (DType::Bf16, DType::F16)];
+            let cases = cases.map(|dtypes| Case::random(&mut rng, world, (1 << 19) + 8, dtypes));
+            assert_right(platform, world, 1 << 17, &cases);
         }
     }
 

@@ -76,7 +76,7 @@ class Bulk {
     bool arrived = true;
     const uint32_t peer = threadIdx.x;
     if (peer < exchange_.world() && peer != exchange_.rank()) {
-      uint32_t ignored[1][2];
+      uint32_t ignored[1][Packet::kWords];
       arrived = exchange_.receive<1, 1>(peer, flag, 0, ignored);
       ptx::fence_sys();
     }

@@ -195,16 +195,16 @@ class Exchange {
     return arena(rank) + layout_.slot(parity(), source);
   }
 
-  // Sends two words to every rank but this one, as the packet at place `index` of the slot there.
-  __device__ void push_to_peers(uint64_t index, uint32_t x, uint32_t y) const {
-    send(kPeers, index, Packet::of(x, y, 0, tag_));
+  // Sends three words to every rank but this one, as the packet at place `index` of the slot there.
+  __device__ void push_to_peers(uint64_t index, uint32_t a, uint32_t b, uint32_t c) const {
+    send(kPeers, index, Packet::of(a, b, c, tag_));
   }
 
-  // Waits for words of ranks [first, first + kRanks), as far as these exist and are not this one: two of each of the
-  // packets at `index`, `index + stride` and so on. False if the wait failed, as for `collect`.
+  // Waits for words of ranks [first, first + kRanks), as far as these exist and are not this one: those of the packets
+  // at `index`, `index + stride` and so on. False if the wait failed, as for `collect`.
   template <uint32_t kRanks, uint32_t kPackets>
   __device__ bool receive(uint32_t first, uint64_t index, uint32_t stride,
-                          uint32_t (&words)[kRanks][2 * kPackets]) const {
+                          uint32_t (&words)[kRanks][Packet::kWords * kPackets]) const {
     hold_up();
     const Awaited awaited = {first, params_.rank, index, stride, static_cast<uint32_t>(index / kReducePlaces)};
     Packet found[kRanks][kPackets]{};
@@ -214,10 +214,11 @@ class Exchange {
       if (polls % polls_per_check() == 0 && !may_go_on(awaited, kRanks, kPackets, wait)) return false;
     }
 #pragma unroll
-    for (uint32_t i = 0; i < kRanks * kPackets; ++i) {
-      const Packet& packet = found[i / kPackets][i % kPackets];
-      words[i / kPackets][i % kPackets * 2] = packet.word(0);
-      words[i / kPackets][i % kPackets * 2 + 1] = packet.word(1);
+    for (uint32_t r = 0; r < kRanks; ++r) {
+#pragma unroll
+      for (uint32_t i = 0; i < Packet::kWords * kPackets; ++i) {
+        words[r][i] = found[r][i / Packet::kWords].word(i % Packet::kWords);
+      }
     }
     return true;
   }

@@ -97,6 +97,15 @@ uint64_t trellink_probe_octet_index(uint32_t pieces, uint32_t octet) {
 uint64_t trellink_probe_octet_packets(uint32_t pieces, uint32_t octets) {
   return trellink::OctetLayout{pieces}.packets(octets);
 }
+// The packet of an octet's first three words, or of its fourth, in a message of so many octets; and its places in all.
+uint64_t trellink_probe_half_threes(uint32_t octets, uint32_t octet) {
+  return trellink::HalfOctetLayout{octets}.threes(octet);
+}
+uint64_t trellink_probe_half_fourths(uint32_t octets, uint32_t octet) {
+  return trellink::HalfOctetLayout{octets}.fourths(octet);
+}
+uint32_t trellink_probe_half_fourth_word(uint32_t octet) { return trellink::HalfOctetLayout::fourth_word(octet); }
+uint64_t trellink_probe_half_packets(uint32_t octets) { return trellink::HalfOctetLayout{octets}.packets(); }
 uint64_t trellink_probe_two_shot_packets(uint32_t world, uint32_t octets, uint32_t chunks, uint32_t contribution_pieces,
                                          uint32_t result_pieces) {
   return trellink::TwoShotLayout{world, octets, chunks, {contribution_pieces}, {result_pieces}}.packets();

@@ -4,12 +4,26 @@
 
 namespace trellink {
 
+// What both forms have in common; `reduce` is what is done once the exchange has been entered.
+template <class Reduce>
+__device__ __forceinline__ void exchanged(const TrellinkAllReduce& params, ExchangeState& state, Reduce&& reduce) {
+  state.settle(params.exchange);
+  // A peer may fail while this CTA begins: its threads go on together or not at all.
+  if (!__syncthreads_and(state.failed == TRELLINK_STATE_OK)) return;
+  const Exchange exchange(params.exchange, state);
+  if (!exchange.enter()) return;
+  reduce(exchange);
+  exchange.leave();
+}
+
 template <uint32_t kWords>
-__device__ __forceinline__ void all_reduce(const TrellinkAllReduce& params, const Exchange& exchange) {
+__device__ __forceinline__ void all_reduce(const TrellinkAllReduce& params, ExchangeState& state) {
   if (params.form == TRELLINK_REDUCE_ONE_SHOT) {
-    one_shot<kWords>(params, exchange);
+    // Its first loads are under way while the state is waited for.
+    OneShot<kWords> one_shot(params);
+    exchanged(params, state, [&](const Exchange& exchange) { one_shot.run(exchange); });
   } else {
-    two_shot<kWords>(params, exchange);
+    exchanged(params, state, [&](const Exchange& exchange) { two_shot<kWords>(params, exchange); });
   }
 }
 
@@ -19,15 +33,9 @@ extern "C" __global__ void __launch_bounds__(TRELLINK_REDUCE_MAX_THREADS, 1)
     trellink_all_reduce(const __grid_constant__ TrellinkAllReduce params) {
   trellink::ptx::grid_dependency_wait();
   auto state = trellink::ExchangeState::load(params.exchange);
-  state.settle(params.exchange);
-  // A peer may fail while this CTA begins: its threads go on together or not at all.
-  if (!__syncthreads_and(state.failed == TRELLINK_STATE_OK)) return;
-  const trellink::Exchange exchange(params.exchange, state);
-  if (!exchange.enter()) return;
   if (params.x_dtype == TRELLINK_DTYPE_F32) {
-    trellink::all_reduce<trellink::kFloatWords>(params, exchange);
+    trellink::all_reduce<trellink::kFloatWords>(params, state);
   } else {
-    trellink::all_reduce<trellink::kHalfWords>(params, exchange);
+    trellink::all_reduce<trellink::kHalfWords>(params, state);
   }
-  exchange.leave();
 }

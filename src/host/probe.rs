@@ -31,6 +31,10 @@ unsafe extern "C" {
     safe fn trellink_probe_arena_packets(world: u32, slot_packets: u64) -> u64;
     safe fn trellink_probe_octet_index(pieces: u32, octet: u32) -> u64;
     safe fn trellink_probe_octet_packets(pieces: u32, octets: u32) -> u64;
+    safe fn trellink_probe_half_threes(octets: u32, octet: u32) -> u64;
+    safe fn trellink_probe_half_fourths(octets: u32, octet: u32) -> u64;
+    safe fn trellink_probe_half_fourth_word(octet: u32) -> u32;
+    safe fn trellink_probe_half_packets(octets: u32) -> u64;
     safe fn trellink_probe_two_shot_packets(
         world: u32,
         octets: u32,
@@ -131,6 +135,21 @@ pub fn octet_index(pieces: u32, octet: u32) -> u64 {
 /// `OctetLayout::packets` of `csrc/comm/octet_layout.h`.
 pub fn octet_packets(pieces: u32, octets: u32) -> u64 {
     trellink_probe_octet_packets(pieces, octets)
+}
+
+/// `HalfOctetLayout` of `csrc/comm/octet_layout.h`: the packet of an octet's first three words, that of its fourth, and
+/// which of that packet's words it is.
+pub fn half_octet(octets: u32, octet: u32) -> (u64, u64, u32) {
+    (
+        trellink_probe_half_threes(octets, octet),
+        trellink_probe_half_fourths(octets, octet),
+        trellink_probe_half_fourth_word(octet),
+    )
+}
+
+/// `HalfOctetLayout::packets` of `csrc/comm/octet_layout.h`.
+pub fn half_octet_packets(octets: u32) -> u64 {
+    trellink_probe_half_packets(octets)
 }
 
 /// `TwoShotLayout::packets` of `csrc/comm/octet_layout.h`, for octets of so many pieces.

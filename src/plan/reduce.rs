@@ -13,17 +13,24 @@ pub const OCTET: usize = 8;
 /// Threads of a CTA at most; `TRELLINK_REDUCE_MAX_THREADS` in csrc/params.h.
 const MAX_THREADS: usize = 512;
 /// Enough to have a thread for each peer's flag, and four warps to hide each other's latencies.
-const MIN_THREADS: usize = 128;
+const MIN_TWO_SHOT_THREADS: usize = 128;
+/// As measured (docs/performance.md): small CTAs, and rather larger ones than more.
+const MIN_ONE_SHOT_THREADS: usize = 64;
+const FEW_CTAS: usize = 64;
 /// Octets that are interleaved; `OctetLayout::kGroup` in csrc/comm/octet_layout.h.
 const GROUP_OCTETS: usize = 16;
+/// Octets of two-byte elements that go as packets together, and these packets; `HalfOctetLayout` there.
+const HALF_GROUP: (usize, usize) = (32, 32 + 11);
+/// Packets of an octet of f32; `FloatOctetLayout::kPackets` there.
+const FLOAT_PACKETS: usize = 3;
 /// Chunks of a part at most: about the SMs of a large device.
 const MAX_CHUNKS: usize = 128;
 /// Octets of a chunk at least, as long as there are fewer chunks than that.
 const CHUNK_OCTETS: usize = 128;
 
-/// Bytes of input, by world, above which two shots are taken. One shot moves `2 (world - 1)` times the
-/// bytes, two move `2 (world - 1) / world` times, but wait once more, which fences make about 3 µs; at
-/// 400 GB/s both then take equally long here. For two ranks that is never, as measured
+/// Bytes of input, by world, above which two shots are taken. One shot moved `2 (world - 1)` times the
+/// bytes when this was set, now 1.4, two move `2 (world - 1) / world` times, but wait once more, which fences make about
+/// 3 µs; at 400 GB/s both then took equally long here. For two ranks that is never, as measured
 /// (docs/performance.md); for more it is not measured, `trellink bench --all-reduce-bytes` does.
 const TWO_SHOT_BYTES: [usize; 9] = [
     usize::MAX,
@@ -98,11 +105,13 @@ impl ReducePlan {
             let chunks = chunks(part);
             return ReduceShape {
                 grid: chunks.min(sms) as u32,
-                threads: threads(part.div_ceil(chunks)),
+                threads: threads(part.div_ceil(chunks), MIN_TWO_SHOT_THREADS),
                 chunks: chunks as u32,
             };
         }
-        let threads = threads(octets.div_ceil(octets.div_ceil(MIN_THREADS).clamp(1, sms)));
+        let small = octets.div_ceil(MIN_ONE_SHOT_THREADS).min(FEW_CTAS);
+        let ctas = small.max(octets.div_ceil(MAX_THREADS)).clamp(1, sms);
+        let threads = threads(octets.div_ceil(ctas), MIN_ONE_SHOT_THREADS);
         // Whole warps may leave some CTAs without an octet, and no CTA may have nothing to send (see exchange.cuh).
         let grid = octets.div_ceil(threads as usize).clamp(1, sms);
         ReduceShape {
@@ -125,8 +134,8 @@ pub struct ReduceShape {
 }
 
 /// Whole warps for so many octets.
-fn threads(octets: usize) -> u32 {
-    octets.next_multiple_of(32).clamp(MIN_THREADS, MAX_THREADS) as u32
+fn threads(octets: usize, at_least: usize) -> u32 {
+    octets.next_multiple_of(32).clamp(at_least, MAX_THREADS) as u32
 }
 
 fn chunks(part_octets: usize) -> usize {
@@ -138,10 +147,13 @@ fn pieces(bytes: usize) -> usize {
     OCTET * bytes / 16
 }
 
-/// What fits the slot as packets, which carry four bytes each.
+/// What fits the slot as packets.
 fn one_shot_octets(slot_packets: usize, input: DType) -> usize {
-    let group_packets = GROUP_OCTETS * 2 * (2 * pieces(input.size()));
-    slot_packets / group_packets * GROUP_OCTETS
+    let (octets, packets) = match input {
+        DType::F32 => (GROUP_OCTETS, GROUP_OCTETS * FLOAT_PACKETS),
+        DType::F16 | DType::Bf16 => HALF_GROUP,
+    };
+    slot_packets / (2 * packets) * octets
 }
 
 /// What fits the slots of all ranks as flags, contributions and results.
@@ -205,14 +217,17 @@ mod tests {
                 let before_the_last = (shape.grid as usize - 1) * shape.threads as usize;
                 prop_assert!(plan.two_shot || before_the_last < octets.len(), "an idle CTA");
                 prop_assert!(shape.threads % 32 == 0);
-                prop_assert!((MIN_THREADS..=MAX_THREADS).contains(&(shape.threads as usize)));
+                prop_assert!((MIN_ONE_SHOT_THREADS..=MAX_THREADS).contains(&(shape.threads as usize)));
                 let input_pieces = pieces(input.size()) as u32;
                 let packets = if plan.two_shot {
                     let result = if epilogue == Epilogue::Add { DType::F32 } else { output };
                     let pieces = [input_pieces, pieces(result.size()) as u32];
                     probe::two_shot_packets(plan.world as u32, count, shape.chunks, pieces)
                 } else {
-                    probe::octet_packets(2 * input_pieces, count)
+                    match input {
+                        DType::F32 => probe::octet_packets(FLOAT_PACKETS as u32, count),
+                        DType::F16 | DType::Bf16 => probe::half_octet_packets(count),
+                    }
                 };
                 prop_assert!(packets <= slot as u64, "{} packets in a slot of {}", packets, slot);
             }
@@ -237,8 +252,28 @@ mod tests {
     }
 
     #[test]
+    fn words_of_half_octets_share_no_packet_but_fourths_do() {
+        for octets in [1, 2, 3, 31, 32, 33, 100] {
+            let places = probe::half_octet_packets(octets);
+            let mut seen = std::collections::HashSet::new();
+            for octet in 0..octets {
+                let (threes, fourths, word) = probe::half_octet(octets, octet);
+                let words = (0..3).map(|word| (threes, word)).chain([(fourths, word)]);
+                for (packet, word) in words {
+                    assert!(packet % 2 == 0 && packet < places && word < 3);
+                    assert!(seen.insert((packet, word)), "{octet} of {octets}");
+                }
+                // Who sends fourths has the words of the two behind it at hand, if these exist.
+                let (_, first, _) = probe::half_octet(octets, octet - word);
+                assert_eq!(first, fourths);
+                assert_eq!(octet / 32, (octet - word) / 32);
+            }
+        }
+    }
+
+    #[test]
     fn pieces_of_octets_share_no_packet_and_fill_their_run() {
-        for pieces in [1, 2, 4] {
+        for pieces in [1, 2, 3, 4] {
             let octets = 48;
             let mut seen = vec![false; probe::octet_packets(pieces, octets) as usize];
             for octet in 0..octets {
@@ -287,6 +322,6 @@ mod tests {
         let (dtypes, store) = ((DType::F16, DType::F16), Epilogue::Store);
         let plan = ReducePlan::new(ReduceForm::Automatic, 2, 64 * 8192, 8192, dtypes, store);
         let shape = plan.shape(plan.launches().next().unwrap().len(), 132);
-        assert_eq!((shape.grid, shape.threads), (8, 128));
+        assert_eq!((shape.grid, shape.threads), (16, 64));
     }
 }

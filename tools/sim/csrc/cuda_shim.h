@@ -125,6 +125,11 @@ inline float __shfl_xor_sync(uint32_t mask, float x, uint32_t lane_mask) {
 inline uint32_t __shfl_xor_sync(uint32_t mask, uint32_t x, uint32_t lane_mask) {
   return __shfl_sync(mask, x, threadIdx.x % 32 ^ lane_mask);
 }
+// Lanes without such a neighbour get their own.
+inline uint32_t __shfl_down_sync(uint32_t mask, uint32_t x, uint32_t delta) {
+  const uint32_t lane = threadIdx.x % 32;
+  return __shfl_sync(mask, x, lane + delta < 32 ? lane + delta : lane);
+}
 inline void __syncwarp() {
   const uint32_t nothing = 0;
   sim::warp_exchange(sim::Op::kSync, &nothing, 1);

@@ -185,7 +185,7 @@ fn tensors_larger_than_a_slot_take_several_launches() {
         };
         for form in FORMS {
             for dtypes in [(DType::F32, DType::F16), (DType::Bf16, DType::F32)] {
-                let mut case = Case::random(&mut rng, 2, 201, dtypes);
+                let mut case = Case::random(&mut rng, 2, 301, dtypes);
                 (case.form, case.epilogue) = (form, Epilogue::Add);
                 on_ranks(&config, |rank, mut sim| {
                     let (got, launches) = case.run(&mut sim, rank);
