@@ -1,5 +1,5 @@
 // The one-shot form: every rank sends all its elements to every other, as packets. The shortest wait, for (world - 1)
-// times the bytes and what tags add to them: three eighths, for f32 a half.
+// times the bytes and what tags add to them: a third, for f32 a half.
 //
 // A thread keeps its octets to itself from the load to the store, so no thread waits for another of its rank, and output
 // and input may be the same memory.

@@ -29,8 +29,8 @@ const MAX_CHUNKS: usize = 128;
 const CHUNK_OCTETS: usize = 128;
 
 /// Bytes of input, by world, above which two shots are taken. One shot moved `2 (world - 1)` times the
-/// bytes when this was set, now 1.4, two move `2 (world - 1) / world` times, but wait once more, which fences make about
-/// 3 µs; at 400 GB/s both then took equally long here. For two ranks that is never, as measured
+/// bytes when this was set, by now two thirds of that; two move `2 (world - 1) / world` times, but wait once more, which
+/// fences make about 3 µs; at 400 GB/s both then took equally long here. For two ranks that is never, as measured
 /// (docs/performance.md); for more it is not measured, `trellink bench --all-reduce-bytes` does.
 const TWO_SHOT_BYTES: [usize; 9] = [
     usize::MAX,

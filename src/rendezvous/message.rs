@@ -9,7 +9,7 @@ use crate::{ExchangePath, MAX_WORLD};
 
 /// Goes up with every change of the messages, of the packets and their arenas, or of the page that
 /// failures are written to: processes of one group must agree on all of them.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// A message has no more bytes than this.
 pub const MAX_BYTES: usize = 1024;
