@@ -19,12 +19,12 @@ class OctetPackets<kHalfWords> {
 
   __device__ explicit OctetPackets(uint32_t octets) : layout_{octets} {}
 
-  // Sends an octet to all peers, if there `is` one. By all lanes of a warp, which have neighbouring octets, the first of them
+  // Sends an octet to all peers, if it exists. By all lanes of a warp, which have neighbouring octets, the first of them
   // a multiple of 32.
-  __device__ void push(const Exchange& exchange, bool is, uint32_t octet, const uint32_t (&words)[kHalfWords]) const {
+  __device__ void push(const Exchange& exchange, bool exists, uint32_t octet, const uint32_t (&words)[kHalfWords]) const {
     const uint32_t fourth = words[3];
     const uint32_t second = __shfl_down_sync(0xffffffffu, fourth, 1), third = __shfl_down_sync(0xffffffffu, fourth, 2);
-    if (!is) return;
+    if (!exists) return;
     exchange.push_to_peers(layout_.threes(octet), words[0], words[1], words[2]);
     if (HalfOctetLayout::fourth_word(octet) == 0) exchange.push_to_peers(layout_.fourths(octet), fourth, second, third);
   }
@@ -50,8 +50,8 @@ class OctetPackets<kFloatWords> {
 
   __device__ explicit OctetPackets(uint32_t) {}
 
-  __device__ void push(const Exchange& exchange, bool is, uint32_t octet, const uint32_t (&words)[kFloatWords]) const {
-    if (!is) return;
+  __device__ void push(const Exchange& exchange, bool exists, uint32_t octet, const uint32_t (&words)[kFloatWords]) const {
+    if (!exists) return;
 #pragma unroll
     for (uint32_t p = 0; p < kPackets; ++p) {
       const uint32_t* three = words + p * Packet::kWords;

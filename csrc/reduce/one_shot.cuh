@@ -31,9 +31,9 @@ class OneShot {
     // Whole warps, of which some lanes may find no octet left.
 #pragma unroll 1
     for (uint32_t octet = first_; octet - lane < params_.octets; octet += step) {
-      const bool is = octet < params_.octets;
-      if (is) hold(octet, held);
-      packets_.push(exchange, is, octet, own_);
+      const bool exists = octet < params_.octets;
+      if (exists) hold(octet, held);
+      packets_.push(exchange, exists, octet, own_);
     }
     // All of this launch is resident, so what the next one occupies while it waits is not needed.
     ptx::launch_dependents();

@@ -14,7 +14,8 @@ pub const OCTET: usize = 8;
 const MAX_THREADS: usize = 512;
 /// Enough to have a thread for each peer's flag, and four warps to hide each other's latencies.
 const MIN_TWO_SHOT_THREADS: usize = 128;
-/// As measured (docs/performance.md): small CTAs, and rather larger ones than more.
+/// In one shot, CTAs of few threads as long as there are few of them; then larger ones, then more
+/// (docs/performance.md).
 const MIN_ONE_SHOT_THREADS: usize = 64;
 const FEW_CTAS: usize = 64;
 /// Octets that are interleaved; `OctetLayout::kGroup` in csrc/comm/octet_layout.h.
