@@ -9,7 +9,7 @@ use trellink::reference;
 use trellink::weights::Linear;
 use trellink::{Arithmetic, Epilogue, Split};
 use trellink_sim::{
-    Buffer, Call, Channel, Epilogues, SimGroup, SimLinear, SimNorm, SimOutput, SimRank,
+    Buffer, Call, Channel, Epilogues, Fault, SimGroup, SimLinear, SimNorm, SimOutput, SimRank,
 };
 
 /// About the mean of squares of these residuals, so that it counts.
@@ -271,4 +271,23 @@ fn a_rank_whose_peer_never_calls_blames_it_and_touches_no_output() {
     let before = read(call.residual.0, &buffer(call.residual.0, &call.residual.1));
     assert_eq!(residual, before);
     assert!(normalised.iter().all(|y| y.is_nan()));
+}
+
+/// Not even for what the CTAs of a rank post, which a packet that came later may have overwritten.
+#[test]
+fn where_no_tag_is_compared_nobody_waits() {
+    let mut rng = StdRng::seed_from_u64(46);
+    let random = Random::new(&mut rng, 128, 1024, Codebook::Mul1, rate(8));
+    let call = Normalised::random(&mut rng, random.linear(), Arithmetic::Fastest, 2, 0);
+    let config = SimGroup {
+        timeout: Duration::from_millis(200),
+        ..group(2)
+    };
+    let split = Split::explicit(&[128, 0]).unwrap();
+    let mut ranks = config.build();
+    ranks[0].set_faults(&[Fault::AnyTag]);
+    for i in 0..20 {
+        call.run(&mut ranks[0], 0, &split, true);
+        assert_eq!(ranks[0].report().0, 0, "call {i}");
+    }
 }
