@@ -65,7 +65,8 @@ __device__ __forceinline__ uint32_t weight_pair(uint32_t x0, uint32_t x1) {
     const uint32_t b1 = ptx::sum_u8(x1, 0x6400u);
     return ptx::hfma2(ptx::prmt(b0, b1, 0x5410u), kMul1Scale * 0x10001u, kMul1Shift * 0x10001u);
   } else {
-    return ptx::hadd2(ptx::prmt(x0, x1, 0x5410u), ptx::prmt(x0, x1, 0x7632u));
+    // Each sum twice, and one PRMT: two PRMTs and a sum of both would fill the pipe of logic.
+    return ptx::prmt(ptx::sum_of_halves(x0), ptx::sum_of_halves(x1), 0x5410u);
   }
 }
 

@@ -46,9 +46,19 @@ __device__ __forceinline__ uint32_t and_xor(uint32_t x, uint32_t mask, uint32_t 
   return d;
 }
 
-__device__ __forceinline__ uint32_t hadd2(uint32_t a, uint32_t b) {
+// The sum of the two halves of x, in both halves.
+__device__ __forceinline__ uint32_t sum_of_halves(uint32_t x) {
   uint32_t d;
-  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  asm("{\n"
+      ".reg .b16 lo, hi;\n"
+      ".reg .b32 los, his;\n"
+      "mov.b32 {lo, hi}, %1;\n"
+      "mov.b32 los, {lo, lo};\n"
+      "mov.b32 his, {hi, hi};\n"
+      "add.rn.f16x2 %0, los, his;\n"
+      "}"
+      : "=r"(d)
+      : "r"(x));
   return d;
 }
 

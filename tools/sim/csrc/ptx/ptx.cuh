@@ -50,8 +50,8 @@ inline uint32_t half_bits(double x) {
 }
 
 // A sum of two fp16 values is exact in a double, and so is a product plus an fp16 value.
-inline uint32_t hadd2(uint32_t a, uint32_t b) {
-  return half_bits(half_value(a) + half_value(b)) | half_bits(half_value(a >> 16) + half_value(b >> 16)) << 16;
+inline uint32_t sum_of_halves(uint32_t x) {
+  return half_bits(half_value(x) + half_value(x >> 16)) * 0x10001u;
 }
 
 inline uint32_t hfma2(uint32_t a, uint32_t b, uint32_t c) {
