@@ -255,39 +255,38 @@ fn a_packet_of_a_quarter_of_all_tags_ago_is_not_taken_for_a_post() {
     calls(&config, 44, &rows, skip);
 }
 
-#[test]
-fn a_rank_whose_peer_never_calls_blames_it_and_touches_no_output() {
-    let mut rng = StdRng::seed_from_u64(45);
-    let random = Random::new(&mut rng, 128, 384, Codebook::Mul1, rate(8));
+/// Rank 0 of a group of two whose other rank never calls, with a call of `n` columns: `check(call, rank, split)`.
+fn alone(seed: u64, n: usize, check: impl FnOnce(&Normalised, &mut SimRank, &Split)) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let random = Random::new(&mut rng, 128, n, Codebook::Mul1, rate(8));
     let call = Normalised::random(&mut rng, random.linear(), Arithmetic::Fastest, 2, 0);
     let config = SimGroup {
         timeout: Duration::from_millis(200),
         ..group(2)
     };
     let split = Split::explicit(&[128, 0]).unwrap();
-    let mut ranks = config.build();
-    let [residual, normalised] = call.run(&mut ranks[0], 0, &split, true);
-    assert_eq!(ranks[0].report(), (1, 1, 1, 0), "timed out, on peer 1");
-    let before = read(call.residual.0, &buffer(call.residual.0, &call.residual.1));
-    assert_eq!(residual, before);
-    assert!(normalised.iter().all(|y| y.is_nan()));
+    check(&call, &mut config.build()[0], &split);
+}
+
+#[test]
+fn a_rank_whose_peer_never_calls_blames_it_and_touches_no_output() {
+    alone(45, 384, |call, rank, split| {
+        let [residual, normalised] = call.run(rank, 0, split, true);
+        assert_eq!(rank.report(), (1, 1, 1, 0), "timed out, on peer 1");
+        let before = read(call.residual.0, &buffer(call.residual.0, &call.residual.1));
+        assert_eq!(residual, before);
+        assert!(normalised.iter().all(|y| y.is_nan()));
+    });
 }
 
 /// Not even for what the CTAs of a rank post, which a packet that came later may have overwritten.
 #[test]
 fn where_no_tag_is_compared_nobody_waits() {
-    let mut rng = StdRng::seed_from_u64(46);
-    let random = Random::new(&mut rng, 128, 1024, Codebook::Mul1, rate(8));
-    let call = Normalised::random(&mut rng, random.linear(), Arithmetic::Fastest, 2, 0);
-    let config = SimGroup {
-        timeout: Duration::from_millis(200),
-        ..group(2)
-    };
-    let split = Split::explicit(&[128, 0]).unwrap();
-    let mut ranks = config.build();
-    ranks[0].set_faults(&[Fault::AnyTag]);
-    for i in 0..20 {
-        call.run(&mut ranks[0], 0, &split, true);
-        assert_eq!(ranks[0].report().0, 0, "call {i}");
-    }
+    alone(46, 1024, |call, rank, split| {
+        rank.set_faults(&[Fault::AnyTag]);
+        for i in 0..20 {
+            call.run(rank, 0, split, true);
+            assert_eq!(rank.report().0, 0, "call {i}");
+        }
+    });
 }
