@@ -1,7 +1,7 @@
 // From a run-time codebook and bitrate to the template that decodes them.
 //
-// 4 bits come first. A launch begins with an empty instruction cache, and each comparison lies beside the code that it
-// chooses: what is looked for last costs a kernel four misses more.
+// 4 bits come first. Code that runs once waits wherever it jumps, and each comparison lies beside the code that it
+// chooses: what is looked for last costs a kernel four jumps more.
 #pragma once
 
 #include "format/codebook.h"

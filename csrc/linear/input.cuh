@@ -1,6 +1,6 @@
 // The input side of the layer: (x * suh) H, as the arithmetic's MMA operands in shared memory.
 //
-// There are two ways to transform. A launch begins with an empty instruction cache, so for few tokens
+// There are two ways to transform. What a launch does once takes as long as its instructions, so for few tokens
 // short code that is run several times beats any clever one: a warp takes an item, a 128-channel group
 // of a token, four channels a lane, and the transform is made of shuffles.
 //

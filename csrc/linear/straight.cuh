@@ -1,6 +1,6 @@
 // Launches whose CTAs go straight from the first instruction to the last, as an arithmetic of their own.
 //
-// A launch begins with an empty instruction cache, and what it takes longest for is code that lies apart. So launches
+// What a launch does once takes longest where the code lies apart: it waits at every jump. So launches
 // of one segment, of which every CTA has one piece, one chunk of the input and one round of its transform, have
 // kernels for one format, without the code that they would jump over (docs/performance.md). src/plan.rs knows which
 // launches are such and which formats have kernels. They compute what the others do, bit for bit.

@@ -12,8 +12,8 @@
 namespace trellink {
 
 // The body of a kernel: a warp transforms a group of eight tokens, a CTA neighbouring ones. There is a kernel for each
-// layout and dtype, and no loop: a launch begins with an empty instruction cache, so what chooses and what counts takes
-// as long as what is chosen. params must be the kernel's __grid_constant__ parameter.
+// layout and dtype, and no loop: of code that runs once, what chooses and what counts takes as long as what is
+// chosen. params must be the kernel's __grid_constant__ parameter.
 template <class Arithmetic, bool kBf16>
 __device__ __forceinline__ void transform(const TrellinkTransform& params) {
   constexpr uint32_t kWarpsOfCta = TRELLINK_TRANSFORM_THREADS / kLanes;
