@@ -13,6 +13,7 @@
 // f32 is the centred sum: it fits 32 bits (|b - 510.27| <= 510.27, 128 inputs of at most 32639).
 #pragma once
 
+#include "format/hadamard.cuh"
 #include "linear/column_pairs.cuh"
 #include "linear/decode.cuh"
 #include "linear/shared_layout.cuh"
@@ -48,8 +49,8 @@ struct Bytes : ColumnPairs {
     return reinterpret_cast<uint4*>(shared.input(group, 0) + column * kColumnBytes) + tile * kQuads + quad;
   }
 
-  // Lane l brings channels 4l .. 4l+3 of a transformed group, whose greatest magnitude (as f32 bits)
-  // is `magnitude`.
+  // Lane l brings channels 4l .. 4l+3 of a transformed group, not yet times kHadamardScale, whose greatest magnitude
+  // (as f32 bits) is `magnitude`.
   static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
                                                      uint32_t group, uint32_t token, uint32_t lane) {
     const float inverse = inverse_of(magnitude);
@@ -113,13 +114,14 @@ struct Bytes : ColumnPairs {
   // an inverse of 0 is 0 or NaN, and both convert to 0.
   static __device__ __forceinline__ int32_t quantize(const float (&v)[4], float inverse, uint32_t (&high)[4],
                                                      uint32_t (&low)[4]) {
+    constexpr uint32_t kByte0 = 0x0000, kByte1 = 0x1111;
     int32_t sum = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int32_t x = __float2int_rn(__fmul_rn(v[i], inverse));
-      const int32_t h = (x + 128) >> 8;
-      high[i] = four(h);
-      low[i] = four(x - h * 256);
+      // The low byte counts as signed, so the high one is that of the integer rounded to whole high ones.
+      high[i] = ptx::prmt(static_cast<uint32_t>(x + 128), 0, kByte1);
+      low[i] = ptx::prmt(static_cast<uint32_t>(x), 0, kByte0);
       sum += x;
     }
     return sum;
@@ -129,10 +131,7 @@ struct Bytes : ColumnPairs {
     // kMul1Offset / kMul1Slope in whole and broken part, or the product would not fit.
     constexpr int32_t kWhole = kMul1Offset / kMul1Slope, kRest = kMul1Offset % kMul1Slope;
     const int32_t start = -(kWhole * sum + kRest * sum / kMul1Slope);
-    return {__fmul_rn(greatest, kMul1Slope / (kMul1Unit * kGreatest)), start >> 8, start & 255};
-  }
-  static __device__ __forceinline__ uint32_t four(int32_t byte) {
-    return (static_cast<uint32_t>(byte) & 0xffu) * 0x01010101u;
+    return {__fmul_rn(greatest, kHadamardScale * kMul1Slope / (kMul1Unit * kGreatest)), start >> 8, start & 255};
   }
 };
 

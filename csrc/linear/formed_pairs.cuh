@@ -7,6 +7,7 @@
 // that sum, and real layers whose transformed outputs cancel show it (docs/performance.md).
 #pragma once
 
+#include "format/hadamard.cuh"
 #include "linear/column_pairs.cuh"
 #include "linear/decode.cuh"
 #include "linear/float_sums.cuh"
@@ -35,13 +36,15 @@ struct FormedPairs : ColumnPairs {
     return reinterpret_cast<uint2*>(shared.input(group, 0) + column * kColumnBytes) + tile * kQuads + quad;
   }
 
-  // Lane l brings channels 4l .. 4l+3 of a transformed group, whose greatest magnitude (as f32 bits)
-  // is `magnitude`.
+  // Lane l brings channels 4l .. 4l+3 of a transformed group, not yet times kHadamardScale, whose greatest magnitude
+  // (as f32 bits) is `magnitude`.
   static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
                                                      uint32_t group, uint32_t token, uint32_t lane) {
     const uint32_t scale_bits = power_of_two_scale(magnitude);
     const float scale = __uint_as_float(scale_bits);
-    if (lane == 0) *shared.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
+    if (lane == 0) {
+      *shared.scale(group, token) = __fmul_rn(__uint_as_float(inverse_power_of_two(scale_bits)), kHadamardScale);
+    }
     uint32_t rounded[2], rest[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {

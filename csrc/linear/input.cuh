@@ -23,13 +23,17 @@
 
 namespace trellink {
 
-// Four neighbouring activations as f32.
+// Four neighbouring activations, or scales, as they lie in memory.
+__device__ __forceinline__ uint2 load4(const uint16_t* from) { return *reinterpret_cast<const uint2*>(from); }
+
+// The same as f32.
 __device__ __forceinline__ void unpack4(uint2 packed, uint32_t dtype, float (&v)[4]) {
-  const uint32_t words[2] = {packed.x, packed.y};
+  const bool f16 = dtype == TRELLINK_DTYPE_F16;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t half = i % 2 ? words[i / 2] >> 16 : words[i / 2] & 0xffffu;
-    v[i] = dtype == TRELLINK_DTYPE_F16 ? ptx::f16_to_f32(half) : __uint_as_float(half << 16);
+  for (int i = 0; i < 4; i += 2) {
+    const uint32_t pair = i == 0 ? packed.x : packed.y;
+    v[i] = f16 ? ptx::f16_to_f32(pair) : __uint_as_float(pair << 16);
+    v[i + 1] = f16 ? ptx::f16_to_f32(pair >> 16) : __uint_as_float(pair & 0xffff0000u);
   }
 }
 
@@ -44,6 +48,7 @@ __device__ __forceinline__ uint2 pack4(const float (&v)[4], uint32_t dtype) {
 struct HadamardSigns {
   uint32_t b[2][2];
 
+  HadamardSigns() = default;
   __device__ explicit HadamardSigns(uint32_t lane) {
 #pragma unroll
     for (uint32_t n = 0; n < 2; ++n) {
@@ -124,7 +129,7 @@ __device__ __forceinline__ void transform_across_tiles(RowValues& row) {
 struct GroupScales {
   const uint16_t* suh;
 
-  __device__ uint2 operator[](int tile) const { return *reinterpret_cast<const uint2*>(suh + tile * kTile); }
+  __device__ uint2 operator[](int tile) const { return load4(suh + tile * kTile); }
 };
 
 // The same in registers.
@@ -147,7 +152,7 @@ __device__ __forceinline__ void transform_rows(const HadamardSigns& signs, const
   RowValues row;
 #pragma unroll
   for (int t = 0; t < kBlockTiles; ++t) {
-    transform_tile<kBf16>(signs, *reinterpret_cast<const uint2*>(x + t * kTile), scales[t], row.v[t]);
+    transform_tile<kBf16>(signs, load4(x + t * kTile), scales[t], row.v[t]);
   }
   transform_across_tiles(row);
   Arithmetic::store_row(to, row, group, token, threadIdx.x % kQuads, exists);
@@ -169,36 +174,11 @@ struct InputWork {
   __device__ const uint16_t* scales(uint32_t group, uint32_t channel) const {
     return reinterpret_cast<const uint16_t*>(segment.suh) + (first_group + group) * kGroup + channel;
   }
+  // The lane's row of eight tokens that begin with `token`, in the transform by MMAs, and what it holds: rows without a
+  // token repeat the last one.
+  __device__ static uint32_t row(uint32_t token) { return token + threadIdx.x % kLanes / kQuads; }
+  __device__ uint32_t token_of_row(uint32_t token) const { return min(row(token), shared.tokens - 1); }
 };
-
-// The same for the shuffled transform: `suh` points at the lane's four channels.
-struct ItemScales {
-  uint2 v;
-
-  ItemScales() = default;
-  __device__ explicit ItemScales(const uint16_t* suh) : v(*reinterpret_cast<const uint2*>(suh)) {}
-};
-
-// The scales of the first item that a warp transforms, of groups [first_group, first_group + groups). They come from
-// memory and do not depend on another launch: so they can be on their way before that has ended. The transform by MMAs
-// would take registers for it that only straight kernels have.
-template <class Arithmetic>
-using FirstScales = std::conditional_t<Arithmetic::kFewTokens, ItemScales, LoadedScales>;
-template <class Arithmetic>
-constexpr bool kLoadsFirstScales = Arithmetic::kFewTokens || Arithmetic::kStraight;
-
-template <class Arithmetic>
-__device__ __forceinline__ FirstScales<Arithmetic> first_scales(const TrellinkSegment& segment, uint32_t first_group,
-                                                                uint32_t groups) {
-  uint32_t group = ptx::warp_index();
-  while (group >= groups) group -= groups;
-  const auto* suh = reinterpret_cast<const uint16_t*>(segment.suh) + (first_group + group) * kGroup;
-  if constexpr (Arithmetic::kFewTokens) {
-    return ItemScales(suh + threadIdx.x % kLanes * 4);
-  } else {
-    return LoadedScales(GroupScales{suh + threadIdx.x % kQuads * 4});
-  }
-}
 
 // Where a warp is among the groups of so many tokens at a time.
 struct InputPlace {
@@ -216,25 +196,103 @@ struct InputPlace {
   }
 };
 
+// The first group of eight tokens that a warp transforms by MMAs: what is found out of it.
+struct FirstRows {
+  InputPlace place{0, ptx::warp_index()};
+  bool exists;
+  const uint16_t* x;  // of the lane
+  HadamardSigns signs;
+
+  FirstRows() = default;
+  template <class Work>
+  __device__ __forceinline__ explicit FirstRows(const Work& work) : exists(place.template settle<kMmaColumns>(work)) {
+    x = work.x(work.token_of_row(place.token), place.group, threadIdx.x % kQuads * 4);
+    signs = HadamardSigns(threadIdx.x % kLanes);
+  }
+};
+
+// What of a warp's first item does not depend on another launch, so that it is there, or on its way from memory, before
+// that has ended: nothing in general, and what suits the arithmetic where it says so.
+enum class Early { kNothing, kItem, kScales, kRows };
+
+// The transform by MMAs would take registers for it that only straight kernels have; and of these, the ones of more than
+// eight tokens get a worse main loop if they find out more than the scales (docs/performance.md).
+template <class Arithmetic>
+constexpr Early kEarly = Arithmetic::kFewTokens                ? Early::kItem
+                         : !Arithmetic::kStraight              ? Early::kNothing
+                         : Arithmetic::kTokens > kMmaColumns ? Early::kScales
+                                                             : Early::kRows;
+
+template <class Arithmetic, Early = kEarly<Arithmetic>>
+struct FirstItem {
+  FirstItem() = default;
+  __device__ explicit FirstItem(const InputWork<Arithmetic>&) {}
+};
+
+template <class Arithmetic>
+struct FirstItem<Arithmetic, Early::kItem> {
+  InputPlace place{0, ptx::warp_index()};
+  bool exists = false;
+  const uint16_t* x;  // of the lane
+  uint2 scales;
+
+  FirstItem() = default;
+  __device__ __forceinline__ explicit FirstItem(const InputWork<Arithmetic>& work)
+      : exists(place.template settle<1>(work)) {
+    const uint32_t channel = threadIdx.x % kLanes * 4;
+    x = work.x(place.token, place.group, channel);
+    if (exists) scales = load4(work.scales(place.group, channel));
+  }
+};
+
+template <class Arithmetic>
+struct FirstItem<Arithmetic, Early::kScales> {
+  LoadedScales scales;
+
+  FirstItem() = default;
+  __device__ __forceinline__ explicit FirstItem(const InputWork<Arithmetic>& work) {
+    InputPlace place{0, ptx::warp_index()};
+    if (place.template settle<kMmaColumns>(work)) load(work, place);
+  }
+  // What load_rows does not find here.
+  __device__ __forceinline__ FirstRows rows(const InputWork<Arithmetic>& work) const { return FirstRows(work); }
+
+ protected:
+  __device__ __forceinline__ void load(const InputWork<Arithmetic>& work, const InputPlace& place) {
+    scales = LoadedScales(GroupScales{work.scales(place.group, threadIdx.x % kQuads * 4)});
+  }
+};
+
+template <class Arithmetic>
+struct FirstItem<Arithmetic, Early::kRows> : FirstItem<Arithmetic, Early::kScales> {
+  FirstRows found;
+
+  FirstItem() = default;
+  __device__ __forceinline__ explicit FirstItem(const InputWork<Arithmetic>& work) : found(work) {
+    if (found.exists) this->load(work, found.place);
+  }
+  __device__ __forceinline__ const FirstRows& rows(const InputWork<Arithmetic>&) const { return found; }
+};
+
 // An item a warp at a time, by shuffles. The loads of the next one overlap the work on this.
 template <class Arithmetic>
-__device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, ItemScales scales) {
+__device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, const FirstItem<Arithmetic>& first) {
   const uint32_t lane = threadIdx.x % kLanes, channel = 4 * lane;
-  InputPlace place{0, ptx::warp_index()};
-  bool more = place.settle<1>(work);
-  uint2 x{};
-  if (more) x = *reinterpret_cast<const uint2*>(work.x(place.token, place.group, channel));
+  InputPlace place = first.place;
+  bool more = first.exists;
+  uint2 x{}, scales = first.scales;
+  if (more) x = load4(first.x);
 #pragma unroll 1
   while (more) {
     const InputPlace at = place;
     float v[4], s[4];
     unpack4(x, work.params.x_dtype, v);
-    unpack4(scales.v, TRELLINK_DTYPE_F16, s);
+    unpack4(scales, TRELLINK_DTYPE_F16, s);
     place.group += kWarps;
     more = place.settle<1>(work);
     if (more) {
-      x = *reinterpret_cast<const uint2*>(work.x(place.token, place.group, channel));
-      scales = ItemScales(work.scales(place.group, channel));
+      x = load4(work.x(place.token, place.group, channel));
+      scales = load4(work.scales(place.group, channel));
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], s[i]);
@@ -242,30 +300,27 @@ __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, It
     // Magnitudes of floats are ordered as their bits are, NaN last.
     uint32_t magnitude = 0;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      v[i] = __fmul_rn(v[i], kHadamardScale);
-      magnitude = max(magnitude, __float_as_uint(v[i]) & 0x7fffffffu);
-    }
+    for (int i = 0; i < 4; ++i) magnitude = max(magnitude, __float_as_uint(v[i]) & 0x7fffffffu);
     Arithmetic::store_group(work.shared, v, ptx::redux_max(magnitude), at.group, at.token, lane);
   }
 }
 
-// A group of eight tokens a warp at a time, by MMAs. `scales`: of the first, where these are loaded.
+// A group of eight tokens a warp at a time, by MMAs; a straight kernel's CTAs have one round of that.
 template <class Arithmetic, bool kBf16>
-__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, const LoadedScales& scales) {
-  const uint32_t lane = threadIdx.x % kLanes, channel = lane % kQuads * 4;
-  const HadamardSigns signs(lane);
+__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, const FirstItem<Arithmetic>& first) {
   const uint32_t tokens = work.shared.tokens;
+  if constexpr (kEarly<Arithmetic> != Early::kNothing) {
+    const FirstRows rows = first.rows(work);
+    if (!rows.exists) return;
+    const uint32_t row = work.row(rows.place.token), group = rows.place.group;
+    transform_rows<Arithmetic, kBf16>(rows.signs, rows.x, first.scales, work.shared, group, row, row < tokens);
+  } else {
+    const HadamardSigns signs(threadIdx.x % kLanes);
+    const uint32_t channel = threadIdx.x % kQuads * 4;
 #pragma unroll 1
-  for (InputPlace place{0, ptx::warp_index()}; place.settle<kMmaColumns>(work); place.group += kWarps) {
-    // Rows without a token repeat the last one.
-    const uint32_t row = place.token + lane / kQuads, token = min(row, tokens - 1);
-    const uint16_t* x = work.x(token, place.group, channel);
-    if constexpr (kLoadsFirstScales<Arithmetic>) {
-      transform_rows<Arithmetic, kBf16>(signs, x, scales, work.shared, place.group, row, row < tokens);
-      // One round.
-      return;
-    } else {
+    for (InputPlace place{0, ptx::warp_index()}; place.settle<kMmaColumns>(work); place.group += kWarps) {
+      const uint32_t row = work.row(place.token);
+      const uint16_t* x = work.x(work.token_of_row(place.token), place.group, channel);
       const GroupScales near{work.scales(place.group, channel)};
       transform_rows<Arithmetic, kBf16>(signs, x, near, work.shared, place.group, row, row < tokens);
     }
@@ -273,17 +328,16 @@ __device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, con
 }
 
 // Fills the shared input with groups [first_group, first_group + groups) of tokens
-// [first_token, first_token + shared.tokens). `scales`: what first_scales gives, where kLoadsFirstScales. By all warps
-// of the CTA; the caller synchronises.
+// [first_token, first_token + shared.tokens). `first`: the work's. By all warps of the CTA; the caller synchronises.
 template <class Arithmetic>
-__device__ __forceinline__ void load_input(const InputWork<Arithmetic>& work, const FirstScales<Arithmetic>& scales) {
+__device__ __forceinline__ void load_input(const InputWork<Arithmetic>& work, const FirstItem<Arithmetic>& first) {
   if constexpr (Arithmetic::kFewTokens) {
-    load_items(work, scales);
+    load_items(work, first);
   } else {
     if (work.params.x_dtype == TRELLINK_DTYPE_F16) {
-      load_rows<Arithmetic, false>(work, scales);
+      load_rows<Arithmetic, false>(work, first);
     } else {
-      load_rows<Arithmetic, true>(work, scales);
+      load_rows<Arithmetic, true>(work, first);
     }
   }
 }

@@ -61,33 +61,28 @@ class LinearCta {
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
-    FirstScales<Arithmetic> scales;
     // The next launch finds no room before this CTA has left; so it can as well be ready by then. A transform ahead of
     // it would find some, and take bandwidth.
     if constexpr (!Arithmetic::kSpans) ptx::launch_dependents();
-    {
-      const Cut cut = Cut::of(params_, Arithmetic::kStrips * Arithmetic::kWarpsTogether);
-      const auto piece = Piece<Arithmetic>::first(params_, cut);
-      // Neither scales nor weights depend on another launch. The scales are needed first.
-      if constexpr (Arithmetic::kTransforms) {
-        if (!params_.operands && cut.groups() > 0) {
-          if constexpr (kLoadsFirstScales<Arithmetic>) {
-            const uint32_t groups = min(params_.chunk_groups, cut.groups());
-            scales = first_scales<Arithmetic>(params_.segment[piece.segment], cut.first_group, groups);
-          }
-          prefetch_scales(cut, piece);
-        }
+    const Cut cut = Cut::of(params_, Arithmetic::kStrips * Arithmetic::kWarpsTogether);
+    const auto piece = Piece<Arithmetic>::first(params_, cut);
+    FirstItem<Arithmetic> first;
+    // Neither scales nor weights depend on another launch. The scales are needed first.
+    if constexpr (Arithmetic::kTransforms) {
+      if (!params_.operands && cut.groups() > 0) {
+        first = first_item(piece, cut.first_group, cut.end_group);
+        prefetch_scales(cut, piece);
       }
-      prefetch_finish();
-      if constexpr (Arithmetic::kSpans) {
-        if (Ring::serves(params_)) Ring::init(places_, piece.strips, false);
-      }
-      begin_weights(cut, piece);
-      if (threadIdx.x == 0) {
-        frame.cut = cut;
-        frame.piece = piece;
-        frame.input_is_loaded = true;
-      }
+    }
+    prefetch_finish();
+    if constexpr (Arithmetic::kSpans) {
+      if (Ring::serves(params_)) Ring::init(places_, piece.strips, false);
+    }
+    begin_weights(cut, piece);
+    if (threadIdx.x == 0) {
+      frame.cut = cut;
+      frame.piece = piece;
+      frame.input_is_loaded = true;
     }
     // The constants that come behind the loop; each warp scheduler has a cache of its own for them.
     if (Arithmetic::kStraight) ptx::opaque(params_.exchange.operation.tag);
@@ -100,7 +95,7 @@ class LinearCta {
       begin_copies(frame);
     } else if constexpr (Arithmetic::kTransforms) {
       // An empty shard has no input.
-      if (frame.cut.groups() > 0) load_chunk(frame, frame.cut.first_group, scales);
+      if (cut.groups() > 0) load_chunk(piece, cut.first_group, cut.end_group, first);
     }
     if (ptx::opaque(threadIdx.x) == 0) {
       state.settle(params_.exchange);
@@ -183,7 +178,7 @@ class LinearCta {
     constexpr uint32_t kLineBytes = 128, kGroupLines = kGroup * sizeof(uint16_t) / kLineBytes;
     const auto* suh = reinterpret_cast<const unsigned char*>(params_.segment[piece.segment].suh);
     const uint32_t end = cut.end_group * kGroupLines;
-    const uint32_t begin = (cut.first_group + (kLoadsFirstScales<Arithmetic> ? kWarps : 0)) * kGroupLines;
+    const uint32_t begin = (cut.first_group + (kEarly<Arithmetic> != Early::kNothing ? kWarps : 0)) * kGroupLines;
     for (uint32_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
       ptx::prefetch_l2(suh + i * kLineBytes);
     }
@@ -232,23 +227,37 @@ class LinearCta {
     if (share.works()) Ring(params_, places_, frame.cut, frame.piece).begin(weights_.record(), share);
   }
 
-  // Loads the chunk of the input of the frame's piece that begins with group `chunk`, with what first_scales gives for it.
-  __device__ __forceinline__ void load_chunk(const Frame<Arithmetic>& frame, uint32_t chunk,
-                                             const FirstScales<Arithmetic>& scales) const {
-    const Piece<Arithmetic>& piece = frame.piece;
+  // What is to be done for the chunk of a piece's input that begins with group `chunk`, of those before `end_group`.
+  __device__ __forceinline__ InputWork<Arithmetic> input_work(const Piece<Arithmetic>& piece, const Shared& shared,
+                                                              uint32_t chunk, uint32_t end_group) const {
+    const uint32_t groups = min(params_.chunk_groups, end_group - chunk);
+    return {params_, params_.segment[piece.segment], shared, piece.first_token, chunk, groups};
+  }
+
+  // The warp's first item of it.
+  __device__ __forceinline__ FirstItem<Arithmetic> first_item(const Piece<Arithmetic>& piece, uint32_t chunk,
+                                                              uint32_t end_group) const {
     const Shared shared(params_, piece.tokens);
-    const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
+    return FirstItem<Arithmetic>(input_work(piece, shared, chunk, end_group));
+  }
+
+  // Does it.
+  __device__ __forceinline__ void load_chunk(const Piece<Arithmetic>& piece, uint32_t chunk, uint32_t end_group,
+                                             const FirstItem<Arithmetic>& first) const {
+    Shared shared(params_, piece.tokens);
+    // Else each store would find it out anew.
+    shared.base = weights_.record().base.get();
+    const InputWork<Arithmetic> work = input_work(piece, shared, chunk, end_group);
 #if !TRELLINK_RINGS
     if constexpr (Arithmetic::kHeldTokens > 0) {
       if (params_.operands) {
         const Operands<Arithmetic> operands(params_, piece.segment, piece.first_token / Arithmetic::kTokens);
-        copy_operands(operands, shared, chunk, groups);
+        copy_operands(operands, shared, chunk, work.groups);
         return;
       }
     }
 #endif
-    const InputWork<Arithmetic> work{params_, params_.segment[piece.segment], shared, piece.first_token, chunk, groups};
-    load_input(work, scales);
+    load_input(work, first);
 #if __CUDA_ARCH__ >= 900
     // The tensor core reads it as copies would.
     if constexpr (Arithmetic::kHeldTokens > 0) ptx::fence_async_copies();
@@ -256,12 +265,8 @@ class LinearCta {
   }
 
   __device__ __forceinline__ void load_later_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
-    const uint32_t groups = min(params_.chunk_groups, frame.cut.end_group - chunk);
-    FirstScales<Arithmetic> scales;
-    if constexpr (kLoadsFirstScales<Arithmetic>) {
-      scales = first_scales<Arithmetic>(params_.segment[frame.piece.segment], chunk, groups);
-    }
-    load_chunk(frame, chunk, scales);
+    const uint32_t end_group = frame.cut.end_group;
+    load_chunk(frame.piece, chunk, end_group, first_item(frame.piece, chunk, end_group));
   }
 
   // Goes on to the next chunk, whose groups lie `first` behind the cut's; false if there is none.
