@@ -284,8 +284,8 @@ pub struct LaunchShape {
     /// Whether that is whole groups of 128 columns for every cluster, in one piece: then a cluster finishes what it
     /// adds up.
     pub whole_groups: bool,
-    /// Whether every CTA has one piece, one chunk of the input and, where it transforms that by MMAs, one round: then
-    /// a kernel of [`LinearKernel::straight_formats`] can serve.
+    /// Whether every CTA has one piece, and one chunk of the input or rings of it: then a kernel of
+    /// [`LinearKernel::straight_formats`] can serve.
     pub straight: bool,
     /// Bytes of dynamic shared memory.
     pub shared_bytes: u32,
@@ -372,7 +372,7 @@ impl LaunchShape {
         let span = 1 << self.span_log2;
         let all = groups.next_multiple_of(span);
         let fit = needs.groups_that_fit(work, span, machine);
-        self.transform = TransformShape::new(self.kernel, work, groups, fit >= all);
+        self.transform = TransformShape::new(self.kernel, work, groups, fit >= all, machine);
         let held = if self.transform.is_some() {
             let spans = (all / span).div_ceil(slices);
             let places = (fit / span / slices).min(spans).min(MAX_PLACES / slices);
@@ -388,13 +388,13 @@ impl LaunchShape {
         self.shared_bytes = (WARPS * warp_bytes + held * needs.group_bytes(work.rows)) as u32;
     }
 
-    /// Whether CTAs go on neither to a next chunk of their input nor to a next round of its transform by MMAs.
+    /// Whether CTAs have all of their input at once or by rings; where there are rings, wide kernels for one format know
+    /// nothing else. An empty shard has no input.
     fn has_one_chunk(&self, work: &Work<'_>, machine: Machine) -> bool {
-        let groups = work.k_groups.div_ceil(self.k_splits as usize);
-        let ahead = self.transform.is_some();
-        let one_round = transform::rounds(work.rows, groups) <= 1;
-        (ahead && machine.rings || groups <= self.chunk_groups as usize)
-            && (ahead || self.kernel.few_tokens() || one_round)
+        if machine.rings && !self.kernel.few_tokens() {
+            return self.transform.is_some() || work.k_groups == 0;
+        }
+        work.k_groups.div_ceil(self.k_splits as usize) <= self.chunk_groups as usize
     }
 
     /// Slices of K of a CTA at most: as many as its warps make of the fewest strips that a piece may have.
@@ -564,8 +564,10 @@ mod tests {
         assert_eq!(shape(wide, 112, 66, None, None), (2, true), "the model");
         assert_eq!(shape(wide, 112, 66, Some(1), None), (1, true));
         assert_eq!(shape(wide, 112, 66, None, Some(false)), (2, false));
-        assert_eq!(shape(wide, 8, 66, None, None), (1, false), "the model");
-        assert_eq!(shape(wide, 8, 66, Some(2), Some(true)), (2, true));
+        assert_eq!(shape(wide, 8, 66, None, None), (1, true), "the model");
+        assert_eq!(shape(wide, 8, 66, Some(2), Some(false)), (2, false));
+        assert_eq!(shape(wide, 8, 0, None, None), (1, false), "the model");
+        assert_eq!(shape(wide, 8, 0, None, Some(true)), (1, true));
         // What cannot be is not.
         assert_eq!(shape(wide, 112, 0, Some(2), None), (1, true));
         assert_eq!(shape(wide, 5000, 66, None, Some(true)), (2, false));
@@ -587,15 +589,16 @@ mod tests {
     }
 
     #[test]
-    fn the_input_is_transformed_ahead_from_two_rounds_of_a_cta_on() {
+    fn the_input_is_transformed_ahead_of_rings_and_else_from_two_rounds_of_a_cta_on() {
         let transform = |kernel, rows, groups, pairs| {
             clustered(kernel, [rows, 256, groups, 8], 132, 227 << 10, pairs).transform
         };
         // Groups times blocks of eight tokens over 16 warps.
         assert_eq!(transform(LinearKernel::Wide16, 9, 8, 0), None);
         assert!(transform(LinearKernel::Wide16, 9, 9, 0).is_some());
-        assert_eq!(transform(LinearKernel::Wide16, 16, 16, 66), None);
-        assert!(transform(LinearKernel::Wide16, 9, 18, 66).is_some());
+        // There are rings where there are clusters here.
+        assert!(transform(LinearKernel::Wide16, 9, 1, 66).is_some());
+        assert!(transform(LinearKernel::Wide8, 1, 1, 66).is_some());
         assert!(transform(LinearKernel::Wide32, 64, 13, 0).is_some());
         // Or where it does not fit.
         let tight = |groups, kib: usize| {
@@ -654,15 +657,17 @@ mod tests {
             transform: Some(false),
             ..model
         };
-        assert!(straight(LinearKernel::Wide16, [16, 512, 8, 8], by_itself));
-        assert!(!straight(LinearKernel::Wide16, [16, 512, 36, 8], by_itself));
-        // Chunks of the input: four rows of 56 groups.
-        assert!(!straight(LinearKernel::Bytes4, [4, 512, 224, 8], model));
-        // More spans than there are places for: straight through rings alone.
         let of_chunks = Machine {
             rings: false,
             ..HOPPER
         };
+        // Of wide kernels those for one format know rings alone, or chunks alone.
+        let wide = LinearKernel::Wide16;
+        assert!(!straight(wide, [16, 512, 8, 8], by_itself));
+        assert!(launch(wide, [16, 512, 8, 8], by_itself, of_chunks).straight);
+        // Chunks of the input: four rows of 56 groups.
+        assert!(!straight(LinearKernel::Bytes4, [4, 512, 224, 8], model));
+        // More spans than there are places for: straight through rings alone.
         for (machine, straight) in [(HOPPER, true), (of_chunks, false)] {
             let shape = launch(LinearKernel::Wide32, [32, 512, 112, 8], model, machine);
             assert_eq!(shape.straight, straight);
@@ -790,12 +795,17 @@ mod tests {
         };
         let of = |grid, operand_stride| TransformShape {
             grid,
+            cluster: 1,
             pass_tokens: 32,
             operand_stride,
         };
         assert_eq!(transform(18, 50), Some(of(39, 50 * 32 * 260)));
         assert_eq!(transform(512, 128), Some(of(2048, WORKSPACE_BYTES as u64)));
         assert_eq!(transform(513, 128), None, "more than the workspace holds");
+        // In whole clusters, where there are clusters.
+        let work = [18, 256, 50, 8];
+        let shape = clustered(LinearKernel::Wide32, work, 132, 1 << 17, 66).transform;
+        assert_eq!(shape.map(|t| (t.grid, t.cluster)), Some((40, 8)));
     }
 
     #[test]

@@ -43,12 +43,10 @@ __device__ __forceinline__ uint2 pack4(const float (&v)[4], uint32_t dtype) {
                                      : make_uint2(ptx::pack_bf16x2(v[0], v[1]), ptx::pack_bf16x2(v[2], v[3]));
 }
 
-// The signs of a lane's part of the 16-point transform as a B operand, for outputs 0..7 and for 8..15. XORed
-// into scales they make the operand.
+// The signs of a lane's part of the 16-point transform, for outputs 0..7 and for 8..15.
 struct HadamardSigns {
   uint32_t b[2][2];
 
-  HadamardSigns() = default;
   __device__ explicit HadamardSigns(uint32_t lane) {
 #pragma unroll
     for (uint32_t n = 0; n < 2; ++n) {
@@ -90,19 +88,45 @@ struct SplitScales {
   }
 };
 
+// A lane's part of the 16-point transform of a tile times its channels' input scales, as B operands for outputs 0..7 and
+// for 8..15. For bf16 inputs in two terms.
+template <bool kBf16>
+struct TileOperand {
+  static constexpr int kTerms = kBf16 ? 2 : 1;
+  uint2 b[2][kTerms];
+
+  TileOperand() = default;
+  __device__ __forceinline__ TileOperand(const HadamardSigns& h, uint2 scales) {
+    uint2 term[kTerms];
+    if constexpr (kBf16) {
+      const SplitScales first(scales.x), second(scales.y);
+      term[0] = make_uint2(first.high, second.high);
+      term[1] = make_uint2(first.low, second.low);
+    } else {
+      term[0] = scales;
+    }
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int i = 0; i < kTerms; ++i) b[n][i] = make_uint2(term[i].x ^ h.b[n][0], term[i].y ^ h.b[n][1]);
+    }
+  }
+};
+
 // The 16-point transform of x * scales of a tile: of a lane's row, what RowValues holds.
 template <bool kBf16>
-__device__ __forceinline__ void transform_tile(const HadamardSigns& h, uint2 x, uint2 scales, float (&tile)[4]) {
+__device__ __forceinline__ void transform_tile(const TileOperand<kBf16>& operand, uint2 x, float (&tile)[4]) {
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
     // Rows 8 to 15 are zero.
     float sum[4] = {};
-    if constexpr (kBf16) {
-      const SplitScales first(scales.x), second(scales.y);
-      ptx::mma_m16n8k16_bf16(sum, x.x, 0, x.y, 0, first.high ^ h.b[n][0], second.high ^ h.b[n][1]);
-      ptx::mma_m16n8k16_bf16(sum, x.x, 0, x.y, 0, first.low ^ h.b[n][0], second.low ^ h.b[n][1]);
-    } else {
-      ptx::mma_m16n8k16_f16(sum, x.x, 0, x.y, 0, scales.x ^ h.b[n][0], scales.y ^ h.b[n][1]);
+#pragma unroll
+    for (const uint2 b : operand.b[n]) {
+      if constexpr (kBf16) {
+        ptx::mma_upper_m16n8k16_bf16(sum, x.x, x.y, b.x, b.y);
+      } else {
+        ptx::mma_upper_m16n8k16_f16(sum, x.x, x.y, b.x, b.y);
+      }
     }
     tile[2 * n] = sum[0];
     tile[2 * n + 1] = sum[1];
@@ -126,34 +150,41 @@ __device__ __forceinline__ void transform_across_tiles(RowValues& row) {
 
 // What a lane needs of a group's input scales, tile by tile. `suh` points at channel 4q of the group, q being the lane's
 // place in its quad.
+template <bool kBf16>
 struct GroupScales {
+  const HadamardSigns& signs;
   const uint16_t* suh;
 
-  __device__ uint2 operator[](int tile) const { return load4(suh + tile * kTile); }
+  __device__ __forceinline__ TileOperand<kBf16> operator[](int tile) const { return {signs, load4(suh + tile * kTile)}; }
 };
 
-// The same in registers.
+// The same in registers, where there are some, made where it is written.
+template <bool kBf16>
 struct LoadedScales {
-  uint2 tile[kBlockTiles];
+  TileOperand<kBf16> tile[kBlockTiles];
 
-  LoadedScales() = default;
-  __device__ explicit LoadedScales(const GroupScales& scales) {
+  __device__ __forceinline__ explicit LoadedScales(const GroupScales<kBf16>& scales) {
 #pragma unroll
-    for (int t = 0; t < kBlockTiles; ++t) tile[t] = scales[t];
+    for (int t = 0; t < kBlockTiles; ++t) {
+      tile[t] = scales[t];
+#pragma unroll
+      for (auto& terms : tile[t].b) {
+#pragma unroll
+        for (uint2& b : terms) b = make_uint2(ptx::opaque(b.x), ptx::opaque(b.y));
+      }
+    }
   }
-  __device__ uint2 operator[](int t) const { return tile[t]; }
+  __device__ __forceinline__ const TileOperand<kBf16>& operator[](int t) const { return tile[t]; }
 };
 
 // Transforms a group of eight tokens, of which the lane has a row, and stores it as operands. `x` points at channel 4q
 // of the lane's row; `exists`: the row is a token and not a filler.
-template <class Arithmetic, bool kBf16, class Scales, class Layout>
-__device__ __forceinline__ void transform_rows(const HadamardSigns& signs, const uint16_t* x, const Scales& scales,
-                                               const Layout& to, uint32_t group, uint32_t token, bool exists) {
+template <class Arithmetic, class Scales, class Layout>
+__device__ __forceinline__ void transform_rows(const uint16_t* x, const Scales& scales, const Layout& to, uint32_t group,
+                                               uint32_t token, bool exists) {
   RowValues row;
 #pragma unroll
-  for (int t = 0; t < kBlockTiles; ++t) {
-    transform_tile<kBf16>(signs, load4(x + t * kTile), scales[t], row.v[t]);
-  }
+  for (int t = 0; t < kBlockTiles; ++t) transform_tile(scales[t], load4(x + t * kTile), row.v[t]);
   transform_across_tiles(row);
   Arithmetic::store_row(to, row, group, token, threadIdx.x % kQuads, exists);
 }
@@ -174,10 +205,6 @@ struct InputWork {
   __device__ const uint16_t* scales(uint32_t group, uint32_t channel) const {
     return reinterpret_cast<const uint16_t*>(segment.suh) + (first_group + group) * kGroup + channel;
   }
-  // The lane's row of eight tokens that begin with `token`, in the transform by MMAs, and what it holds: rows without a
-  // token repeat the last one.
-  __device__ static uint32_t row(uint32_t token) { return token + threadIdx.x % kLanes / kQuads; }
-  __device__ uint32_t token_of_row(uint32_t token) const { return min(row(token), shared.tokens - 1); }
 };
 
 // Where a warp is among the groups of so many tokens at a time.
@@ -196,41 +223,16 @@ struct InputPlace {
   }
 };
 
-// The first group of eight tokens that a warp transforms by MMAs: what is found out of it.
-struct FirstRows {
-  InputPlace place{0, ptx::warp_index()};
-  bool exists;
-  const uint16_t* x;  // of the lane
-  HadamardSigns signs;
-
-  FirstRows() = default;
-  template <class Work>
-  __device__ __forceinline__ explicit FirstRows(const Work& work) : exists(place.template settle<kMmaColumns>(work)) {
-    x = work.x(work.token_of_row(place.token), place.group, threadIdx.x % kQuads * 4);
-    signs = HadamardSigns(threadIdx.x % kLanes);
-  }
-};
-
 // What of a warp's first item does not depend on another launch, so that it is there, or on its way from memory, before
-// that has ended: nothing in general, and what suits the arithmetic where it says so.
-enum class Early { kNothing, kItem, kScales, kRows };
-
-// The transform by MMAs would take registers for it that only straight kernels have; and of these, the ones of more than
-// eight tokens get a worse main loop if they find out more than the scales (docs/performance.md).
-template <class Arithmetic>
-constexpr Early kEarly = Arithmetic::kFewTokens                ? Early::kItem
-                         : !Arithmetic::kStraight              ? Early::kNothing
-                         : Arithmetic::kTokens > kMmaColumns ? Early::kScales
-                                                             : Early::kRows;
-
-template <class Arithmetic, Early = kEarly<Arithmetic>>
+// that has ended: nothing in general, for which the transform by MMAs has no registers.
+template <class Arithmetic, bool kFewTokens = Arithmetic::kFewTokens>
 struct FirstItem {
   FirstItem() = default;
   __device__ explicit FirstItem(const InputWork<Arithmetic>&) {}
 };
 
 template <class Arithmetic>
-struct FirstItem<Arithmetic, Early::kItem> {
+struct FirstItem<Arithmetic, true> {
   InputPlace place{0, ptx::warp_index()};
   bool exists = false;
   const uint16_t* x;  // of the lane
@@ -243,35 +245,6 @@ struct FirstItem<Arithmetic, Early::kItem> {
     x = work.x(place.token, place.group, channel);
     if (exists) scales = load4(work.scales(place.group, channel));
   }
-};
-
-template <class Arithmetic>
-struct FirstItem<Arithmetic, Early::kScales> {
-  LoadedScales scales;
-
-  FirstItem() = default;
-  __device__ __forceinline__ explicit FirstItem(const InputWork<Arithmetic>& work) {
-    InputPlace place{0, ptx::warp_index()};
-    if (place.template settle<kMmaColumns>(work)) load(work, place);
-  }
-  // What load_rows does not find here.
-  __device__ __forceinline__ FirstRows rows(const InputWork<Arithmetic>& work) const { return FirstRows(work); }
-
- protected:
-  __device__ __forceinline__ void load(const InputWork<Arithmetic>& work, const InputPlace& place) {
-    scales = LoadedScales(GroupScales{work.scales(place.group, threadIdx.x % kQuads * 4)});
-  }
-};
-
-template <class Arithmetic>
-struct FirstItem<Arithmetic, Early::kRows> : FirstItem<Arithmetic, Early::kScales> {
-  FirstRows found;
-
-  FirstItem() = default;
-  __device__ __forceinline__ explicit FirstItem(const InputWork<Arithmetic>& work) : found(work) {
-    if (found.exists) this->load(work, found.place);
-  }
-  __device__ __forceinline__ const FirstRows& rows(const InputWork<Arithmetic>&) const { return found; }
 };
 
 // An item a warp at a time, by shuffles. The loads of the next one overlap the work on this.
@@ -305,25 +278,19 @@ __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, co
   }
 }
 
-// A group of eight tokens a warp at a time, by MMAs; a straight kernel's CTAs have one round of that.
+// A group of eight tokens a warp at a time, by MMAs.
 template <class Arithmetic, bool kBf16>
-__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work, const FirstItem<Arithmetic>& first) {
+__device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
+  const uint32_t lane = threadIdx.x % kLanes, channel = lane % kQuads * 4;
+  const HadamardSigns signs(lane);
   const uint32_t tokens = work.shared.tokens;
-  if constexpr (kEarly<Arithmetic> != Early::kNothing) {
-    const FirstRows rows = first.rows(work);
-    if (!rows.exists) return;
-    const uint32_t row = work.row(rows.place.token), group = rows.place.group;
-    transform_rows<Arithmetic, kBf16>(rows.signs, rows.x, first.scales, work.shared, group, row, row < tokens);
-  } else {
-    const HadamardSigns signs(threadIdx.x % kLanes);
-    const uint32_t channel = threadIdx.x % kQuads * 4;
 #pragma unroll 1
-    for (InputPlace place{0, ptx::warp_index()}; place.settle<kMmaColumns>(work); place.group += kWarps) {
-      const uint32_t row = work.row(place.token);
-      const uint16_t* x = work.x(work.token_of_row(place.token), place.group, channel);
-      const GroupScales near{work.scales(place.group, channel)};
-      transform_rows<Arithmetic, kBf16>(signs, x, near, work.shared, place.group, row, row < tokens);
-    }
+  for (InputPlace place{0, ptx::warp_index()}; place.settle<kMmaColumns>(work); place.group += kWarps) {
+    // Rows without a token repeat the last one.
+    const uint32_t row = place.token + lane / kQuads, token = min(row, tokens - 1);
+    const uint16_t* x = work.x(token, place.group, channel);
+    const GroupScales<kBf16> scales{signs, work.scales(place.group, channel)};
+    transform_rows<Arithmetic>(x, scales, work.shared, place.group, row, row < tokens);
   }
 }
 
@@ -335,9 +302,9 @@ __device__ __forceinline__ void load_input(const InputWork<Arithmetic>& work, co
     load_items(work, first);
   } else {
     if (work.params.x_dtype == TRELLINK_DTYPE_F16) {
-      load_rows<Arithmetic, false>(work, first);
+      load_rows<Arithmetic, false>(work);
     } else {
-      load_rows<Arithmetic, true>(work, first);
+      load_rows<Arithmetic, true>(work);
     }
   }
 }

@@ -61,9 +61,9 @@ class LinearCta {
 
   __device__ __forceinline__ void run() {
     __shared__ Frame<Arithmetic> frame;
-    // The next launch finds no room before this CTA has left; so it can as well be ready by then. A transform ahead of
-    // it would find some, and take bandwidth.
-    if constexpr (!Arithmetic::kSpans) ptx::launch_dependents();
+    // The next launch finds no room before this CTA has left; so it can as well be ready by then. A transform ahead of it
+    // finds some, and is out of the way when its CTAs want theirs.
+    ptx::launch_dependents();
     const Cut cut = Cut::of(params_, Arithmetic::kStrips * Arithmetic::kWarpsTogether);
     const auto piece = Piece<Arithmetic>::first(params_, cut);
     FirstItem<Arithmetic> first;
@@ -87,13 +87,17 @@ class LinearCta {
     // The constants that come behind the loop; each warp scheduler has a cache of its own for them.
     if (Arithmetic::kStraight) ptx::opaque(params_.exchange.operation.tag);
     __syncthreads();
+    typename Ring::Copy copy{};
+    if constexpr (!Arithmetic::kTransforms) copy = first_copy(frame);
     ptx::grid_dependency_wait();
     // Opaque, or the compiler keeps what it knows of the thread in a register through all of this.
     ExchangeState state{};
     if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
-    if (Ring::serves(params_)) {
-      begin_copies(frame);
-    } else if constexpr (Arithmetic::kTransforms) {
+    if constexpr (!Arithmetic::kTransforms) {
+      copy.start();
+    } else if (Ring::serves(params_)) {
+      first_copy(frame).start();
+    } else {
       // An empty shard has no input.
       if (cut.groups() > 0) load_chunk(piece, cut.first_group, cut.end_group, first);
     }
@@ -123,7 +127,6 @@ class LinearCta {
       }
       if (!next_piece(frame)) {
         leave_cluster();
-        if constexpr (Arithmetic::kSpans) ptx::launch_dependents();
         if constexpr (kEpilogues == Epilogues::kColumn) {
           finish_columns(params_, exchange);
         } else {
@@ -178,7 +181,7 @@ class LinearCta {
     constexpr uint32_t kLineBytes = 128, kGroupLines = kGroup * sizeof(uint16_t) / kLineBytes;
     const auto* suh = reinterpret_cast<const unsigned char*>(params_.segment[piece.segment].suh);
     const uint32_t end = cut.end_group * kGroupLines;
-    const uint32_t begin = (cut.first_group + (kEarly<Arithmetic> != Early::kNothing ? kWarps : 0)) * kGroupLines;
+    const uint32_t begin = (cut.first_group + (Arithmetic::kFewTokens ? kWarps : 0)) * kGroupLines;
     for (uint32_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
       ptx::prefetch_l2(suh + i * kLineBytes);
     }
@@ -217,14 +220,15 @@ class LinearCta {
       frame.input_is_loaded = stays;
     }
     __syncthreads();
-    if (Ring::serves(params_)) begin_copies(frame);
+    if (Ring::serves(params_)) first_copy(frame).start();
     return true;
   }
 
-  // Starts the first copies of the frame's piece's input.
-  __device__ __forceinline__ void begin_copies(const Frame<Arithmetic>& frame) const {
+  // This lane's of the first copies of the frame's piece's input.
+  __device__ __forceinline__ typename Ring::Copy first_copy(const Frame<Arithmetic>& frame) const {
     const Share share(frame.piece.strips, 1);
-    if (share.works()) Ring(params_, places_, frame.cut, frame.piece).begin(weights_.record(), share);
+    if (!share.works()) return {};
+    return Ring(params_, places_, frame.cut, frame.piece).first(weights_.record(), share);
   }
 
   // What is to be done for the chunk of a piece's input that begins with group `chunk`, of those before `end_group`.

@@ -35,20 +35,26 @@ class OperandRing {
 #endif
   }
 
-  // Makes the barriers for a piece of `strips`, anew if they are there. By warp 0, while no copy is on its way; the
-  // caller synchronises.
+  // Makes the barriers for a piece of `strips`, anew if they are there. By all warps, each some: a warp makes one after
+  // the other. While no copy is on its way; the caller synchronises.
   static __device__ __forceinline__ void init(RingPlaces& places, uint32_t strips, bool anew) {
 #if TRELLINK_RINGS
-    if (threadIdx.x >= RingPlaces::kMost) return;
-    uint64_t *full = places.full + threadIdx.x, *empty = places.empty + threadIdx.x;
-    if (anew) {
-      ptx::mbarrier_invalidate(full);
-      ptx::mbarrier_invalidate(empty);
+    static_assert(RingPlaces::kMost % kWarps == 0, "each warp has as many");
+    constexpr uint32_t kPlacesOfWarp = RingPlaces::kMost / kWarps;
+    const uint32_t first = ptx::warp_index() * kPlacesOfWarp;
+    if (threadIdx.x % kLanes != 0) return;
+#pragma unroll
+    for (uint32_t i = 0; i < kPlacesOfWarp; ++i) {
+      uint64_t *full = places.full + first + i, *empty = places.empty + first + i;
+      if (anew) {
+        ptx::mbarrier_invalidate(full);
+        ptx::mbarrier_invalidate(empty);
+      }
+      ptx::mbarrier_init(full, 1);
+      // A warp takes one strip, so a slice has as many warps as the piece has strips.
+      static_assert(Arithmetic::kStrips == 1 || Arithmetic::kHeldTokens == 0, "a warp takes one strip");
+      ptx::mbarrier_init(empty, strips);
     }
-    ptx::mbarrier_init(full, 1);
-    // A warp takes one strip, so a slice has as many warps as the piece has strips.
-    static_assert(Arithmetic::kStrips == 1 || Arithmetic::kHeldTokens == 0, "a warp takes one strip");
-    ptx::mbarrier_init(empty, strips);
     ptx::fence_mbarrier_init();
 #endif
   }
@@ -57,16 +63,34 @@ class OperandRing {
   __device__ OperandRing(const TrellinkLinear& params, RingPlaces& places, const Cut& cut, const Piece<Arithmetic>& piece)
       : params_(params), places_(places), cut_(cut), piece_(piece) {}
 
-  // Starts the copies to all places of the share's slice, by its warps, and lets the warp's record say where they are.
-  __device__ __forceinline__ void begin(WarpRecord& record, const Share& share) const {
+  // A span on its way to a place, if there is one: all that needs no input yet.
+  struct Copy {
+    uint32_t bytes;  // 0: there is none
+    void* to;
+    const void* from;
+    uint64_t* full;
+
+    __device__ __forceinline__ void start() const {
+#if TRELLINK_RINGS
+      if (bytes > 0) ptx::copy_bulk(to, from, bytes, full);
+#endif
+    }
+  };
+
+  // This lane's of the first copies to all places of the share's slice, by its warps. Lets the warp's record say where
+  // they are.
+  __device__ __forceinline__ Copy first(WarpRecord& record, const Share& share) const {
     const uint32_t lane = threadIdx.x % kLanes, first = share.slice * params_.places;
     const bool refills = share.slot == share.slice % min(share.slots, kSchedulers);
     if (lane == 0) {
       record.rings = ptx::SharedPointer<RingPlaces>(&places_);
       record.walk.steps += first * WarpRecord::kFirstPlace + refills * WarpRecord::kRefills;
     }
-    if (refills && lane < params_.places) fill(first + lane, share.slice + lane * share.slices);
+    const uint32_t span = share.slice + lane * share.slices;
+    Copy copy{};
+    if (refills && lane < params_.places && exists(span)) copy = copy_of(first + lane, span);
     __syncwarp();
+    return copy;
   }
 
   // Where a warp is.
@@ -107,29 +131,32 @@ class OperandRing {
   // `place` of the CTA's.
   __device__ __forceinline__ void refill(const At& at, uint32_t place, uint32_t span) const {
 #if TRELLINK_RINGS
-    if (threadIdx.x % kLanes == 0 && span < spans_of(cut_.groups(), params_.span_log2)) {
+    if (threadIdx.x % kLanes == 0 && exists(span)) {
       const bool wraps = at.place == 0;
       const uint32_t left = wraps ? place + params_.places - 1 : place - 1;
       while (!ptx::mbarrier_try_wait(places_.empty + left, at.parity ^ wraps)) {
       }
-      fill(left, span);
+      copy_of(left, span).start();
     }
     __syncwarp();
 #endif
   }
 
-  // Starts the copy of a span, if there is one, to place `place` of the CTA's.
-  __device__ __forceinline__ void fill(uint32_t place, uint32_t span) const {
-#if TRELLINK_RINGS
-    const uint32_t groups = cut_.groups(), log2 = params_.span_log2;
-    if (span >= spans_of(groups, log2)) return;
+  __device__ __forceinline__ bool exists(uint32_t span) const {
+    return span < spans_of(cut_.groups(), params_.span_log2);
+  }
+
+  // The copy of a span that exists to place `place` of the CTA's, whose barrier expects it from now on.
+  __device__ __forceinline__ Copy copy_of(uint32_t place, uint32_t span) const {
+    const uint32_t log2 = params_.span_log2;
     const Operands<Arithmetic> from(params_, piece_.segment, piece_.first_token / Arithmetic::kTokens);
     const SharedLayout<Arithmetic> to(params_, piece_.tokens);
-    const uint32_t bytes = groups_of_span(groups, log2, span) * Operands<Arithmetic>::kGroupBytes;
+    const uint32_t bytes = groups_of_span(cut_.groups(), log2, span) * Operands<Arithmetic>::kGroupBytes;
     uint64_t* full = places_.full + place;
+#if TRELLINK_RINGS
     ptx::mbarrier_expect(full, bytes);
-    ptx::copy_bulk(to.input(place << log2, 0), from.input(cut_.first_group + (span << log2), 0), bytes, full);
 #endif
+    return {bytes, to.input(place << log2, 0), from.input(cut_.first_group + (span << log2), 0), full};
   }
 
   const TrellinkLinear& params_;

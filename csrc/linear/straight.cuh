@@ -3,10 +3,12 @@
 // What a launch does once takes longest where the code lies apart: it waits at every jump. So launches
 // of one segment, of which every CTA has one piece, one chunk of the input and one round of its transform, have
 // kernels for one format, without the code that they would jump over (docs/performance.md). src/plan.rs knows which
-// launches are such and which formats have kernels. They compute what the others do, bit for bit.
+// launches are such and which formats have kernels. They compute what the others do, bit for bit. Where there
+// are rings, those of more than a few tokens take from them what a launch ahead has transformed.
 #pragma once
 
 #include "format/dispatch.h"
+#include "linear/operands.cuh"
 
 namespace trellink {
 
@@ -14,6 +16,7 @@ template <class Arithmetic, Codebook kCodebook, int kFormatHalfBits>
 struct Straight : Arithmetic {
   using Codebooks = Only<kCodebook, kFormatHalfBits>;
   static constexpr bool kStraight = true;
+  static constexpr bool kTransforms = Arithmetic::kTransforms && (Arithmetic::kFewTokens || !TRELLINK_RINGS);
   static constexpr uint32_t kHalfBits = kFormatHalfBits;
 };
 

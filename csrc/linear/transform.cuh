@@ -33,11 +33,16 @@ __device__ __forceinline__ void transform(const TrellinkTransform& params) {
   const uint32_t pass = block * kMmaColumns / Arithmetic::kTokens, first = group * kGroup + channel;
   const Operands<Arithmetic> to(params, segment, pass);
   const auto* x = reinterpret_cast<const uint16_t*>(params.x) + token * params.x_stride + first;
-  if (group >= params.k_groups) return;
-  // The scales come from memory, and do not depend on another launch.
-  const LoadedScales scales(GroupScales{reinterpret_cast<const uint16_t*>(params.suh[segment]) + first});
-  ptx::grid_dependency_wait();
-  transform_rows<Arithmetic, kBf16>(signs, x, scales, to, group, row - pass * Arithmetic::kTokens, row < params.rows);
+  // CTAs of the last cluster may be left over.
+  if (group >= params.k_groups || block >= blocks || segment >= params.segments) return;
+  // The scales come from memory, and do not depend on another launch; nor does what is made of them.
+  const GroupScales<kBf16> near{signs, reinterpret_cast<const uint16_t*>(params.suh[segment]) + first};
+  const LoadedScales<kBf16> scales(near);
+  // A loop, though it ends at once: or ptxas does behind the wait what stands before it.
+  do {
+    ptx::grid_dependency_wait();
+  } while (params.rows == 0);
+  transform_rows<Arithmetic>(x, scales, to, group, row - pass * Arithmetic::kTokens, row < params.rows);
 }
 
 }  // namespace trellink

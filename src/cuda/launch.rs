@@ -210,7 +210,7 @@ impl CudaRank {
         };
         let launch = Launch {
             grid: shape.grid,
-            cluster: 1,
+            cluster: shape.cluster,
             threads: TRELLINK_TRANSFORM_THREADS,
             shared_bytes: 0,
             stream: stream.raw,
