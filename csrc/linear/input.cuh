@@ -123,9 +123,9 @@ __device__ __forceinline__ void transform_tile(const TileOperand<kBf16>& operand
 #pragma unroll
     for (const uint2 b : operand.b[n]) {
       if constexpr (kBf16) {
-        ptx::mma_upper_m16n8k16_bf16(sum, x.x, x.y, b.x, b.y);
+        ptx::mma_m16n8k16_bf16(sum, x.x, 0, x.y, 0, b.x, b.y);
       } else {
-        ptx::mma_upper_m16n8k16_f16(sum, x.x, x.y, b.x, b.y);
+        ptx::mma_m16n8k16_f16(sum, x.x, 0, x.y, 0, b.x, b.y);
       }
     }
     tile[2 * n] = sum[0];

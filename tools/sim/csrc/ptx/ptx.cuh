@@ -114,9 +114,6 @@ inline int32_t redux_add(int32_t x) {
   return static_cast<int32_t>(sum);
 }
 
-// What a register holds that nothing has written: a NaN in each half, of f16 and of bf16.
-constexpr uint32_t kAny = 0x7fff7fff;
-
 inline double bf16_value(uint32_t bits) { return static_cast<double>(__uint_as_float(bits << 16)); }
 
 // Fragments as in the PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
@@ -144,12 +141,9 @@ inline void mma_m16n8k16_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a
   mma_m16n8k16<half_value>(d, {a0, a1, a2, a3, b0, b1});
 }
 
-inline void mma_upper_m16n8k16_f16(float (&d)[4], uint32_t a0, uint32_t a2, uint32_t b0, uint32_t b1) {
-  mma_m16n8k16<half_value>(d, {a0, kAny, a2, kAny, b0, b1});
-}
-
-inline void mma_upper_m16n8k16_bf16(float (&d)[4], uint32_t a0, uint32_t a2, uint32_t b0, uint32_t b1) {
-  mma_m16n8k16<bf16_value>(d, {a0, kAny, a2, kAny, b0, b1});
+inline void mma_m16n8k16_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                              uint32_t b1) {
+  mma_m16n8k16<bf16_value>(d, {a0, a1, a2, a3, b0, b1});
 }
 
 // Fragments as in the PTX ISA, "Matrix Fragments for mma.m16n8k32" with 8-bit integers.
