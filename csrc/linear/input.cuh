@@ -15,8 +15,6 @@
 // activations have; what undoes the scaling is applied to the group's sums.
 #pragma once
 
-#include <type_traits>
-
 #include "format/hadamard.cuh"
 #include "linear/shared_layout.cuh"
 #include "ptx/ptx.cuh"
