@@ -156,21 +156,14 @@ struct GroupScales {
   __device__ __forceinline__ TileOperand<kBf16> operator[](int tile) const { return {signs, load4(suh + tile * kTile)}; }
 };
 
-// The same in registers, where there are some, made where it is written.
+// The same in registers, where there are some.
 template <bool kBf16>
 struct LoadedScales {
   TileOperand<kBf16> tile[kBlockTiles];
 
   __device__ __forceinline__ explicit LoadedScales(const GroupScales<kBf16>& scales) {
 #pragma unroll
-    for (int t = 0; t < kBlockTiles; ++t) {
-      tile[t] = scales[t];
-#pragma unroll
-      for (auto& terms : tile[t].b) {
-#pragma unroll
-        for (uint2& b : terms) b = make_uint2(ptx::opaque(b.x), ptx::opaque(b.y));
-      }
-    }
+    for (int t = 0; t < kBlockTiles; ++t) tile[t] = scales[t];
   }
   __device__ __forceinline__ const TileOperand<kBf16>& operator[](int t) const { return tile[t]; }
 };
