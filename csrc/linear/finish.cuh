@@ -80,13 +80,13 @@ class Finish {
 // Finishes the items of this warp, whose own sums `kept` has where they stay with the cluster. kNorm: and what
 // TrellinkNorm says.
 template <bool kNorm, class Kept>
-__device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange, const Cut& cut,
-                                            const Kept& kept) {
+__device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange,
+                                            const FinishItems& items, const Kept& kept) {
   const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
   Exchange::Wait wait;
   bool late = false;
 #pragma unroll 1
-  for (FinishItems item(params, cut); item.more();) {
+  for (FinishItems item = items; item.more();) {
     const uint32_t row = item.row(), group = item.group();
     const Finish finish(params, params.first_strip + group * FinishItems::kGroupStrips, row, lane);
     if constexpr (kNorm) {
@@ -106,7 +106,7 @@ __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const 
     wait = {};
   }
   if constexpr (kNorm) {
-    if (params.norm.out) normalise_rows(params, exchange, cut);
+    if (params.norm.out) normalise_rows(params, exchange, items);
   }
 }
 

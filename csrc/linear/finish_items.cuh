@@ -11,6 +11,7 @@ namespace trellink {
 
 class FinishItems {
  public:
+  FinishItems() = default;
   // Those of this warp.
   __device__ FinishItems(const TrellinkLinear& params, const Cut& cut) : groups_(params.strips / kGroupStrips) {
     // Opaque, or the compiler keeps what it knows of the thread in registers through the main loop.

@@ -27,6 +27,7 @@
 #include "linear/formed_pairs.cuh"
 #include "linear/input.cuh"
 #include "linear/operands.cuh"
+#include "linear/slice_sums.cuh"
 #include "linear/straight.cuh"
 #include "linear/strip_gemm.cuh"
 #include "linear/weight_stream.cuh"
@@ -110,9 +111,22 @@ class LinearCta {
         if (frame.piece.paired(params_)) multiply<Arithmetic::kStrips>(frame);
       }
       if (!frame.piece.paired(params_)) multiply<1>(frame);
-      const Exchange exchange(params_.exchange, common_state(frame));
+      // What comes next, found out while others are waited for.
+      arrive();
+      const SliceSums slices(params_, Share(frame.piece.strips, frame.piece.strips_per_warp(params_)));
+      FinishItems items;
+      SumPairs<Arithmetic> pairs;
+      if (keeps_sums()) {
+        items = FinishItems(params_, frame.cut);
+      } else {
+        pairs = SumPairs<Arithmetic>(params_, frame.piece, frame.piece.strips_per_warp(params_) - 1);
+      }
+      wait();
+      const Exchange exchange(params_.exchange, state_of(frame));
       if (frame.piece.is_first(frame.cut)) {
         if (!exchange.enter()) {
+          // Others of the cluster may have entered.
+          if (Arithmetic::kStraight && exchange.scrubs()) synchronize();
           leave_cluster();
           break;
         }
@@ -121,16 +135,17 @@ class LinearCta {
         if (exchange.scrubs()) synchronize();
       }
       if (keeps_sums()) {
-        add_up_and_keep(exchange, frame);
+        add_up_and_keep(exchange, slices, items, kept(frame));
       } else {
-        add_up_and_push(exchange, frame.piece);
+        add_up_and_push(exchange, slices, pairs);
       }
       if (!next_piece(frame)) {
         leave_cluster();
         if constexpr (kEpilogues == Epilogues::kColumn) {
           finish_columns(params_, exchange);
         } else {
-          finish_rows<kEpilogues == Epilogues::kRow>(params_, exchange, frame.cut, kept(frame));
+          if (!keeps_sums()) items = FinishItems(params_, frame.cut);
+          finish_rows<kEpilogues == Epilogues::kRow>(params_, exchange, items, kept(frame));
         }
         exchange.leave();
         break;
@@ -146,8 +161,16 @@ class LinearCta {
 
   // Meets all threads that see the same sums.
   __device__ __forceinline__ void synchronize() const {
+    arrive();
+    wait();
+  }
+  // The same in two halves.
+  __device__ __forceinline__ void arrive() const {
+    if (params_.k_splits > 1) ptx::cluster_arrive_shared();
+  }
+  __device__ __forceinline__ void wait() const {
     if (params_.k_splits > 1) {
-      ptx::cluster_sync();
+      ptx::cluster_wait_shared();
     } else {
       __syncthreads();
     }
@@ -158,9 +181,11 @@ class LinearCta {
     if (params_.k_splits > 1) ptx::cluster_arrive();
   }
 
-  // The state by which the whole cluster acts: a failure may come between the loads of two CTAs.
-  __device__ __forceinline__ const ExchangeState& common_state(const Frame<Arithmetic>& frame) const {
-    return *(params_.k_splits > 1 ? ptx::shared_of_rank(&frame.exchange, 0) : &frame.exchange);
+  // The state by which this CTA acts. A failure may come between the loads of two CTAs of a cluster; where they have to meet
+  // again, for other pieces, they act by that of the first.
+  __device__ __forceinline__ const ExchangeState& state_of(const Frame<Arithmetic>& frame) const {
+    if (Arithmetic::kStraight || params_.k_splits == 1) return frame.exchange;
+    return *ptx::shared_of_rank(&frame.exchange, 0);
   }
 
   // Starts this warp's weights of a piece on their way.
@@ -313,7 +338,6 @@ class LinearCta {
 #pragma unroll
       for (int s = 0; s < kCount; ++s) Arithmetic::store_sums(shared, s, threadIdx.x % kLanes, acc[s]);
     }
-    synchronize();
   }
 
   // Whether clusters finish what they have added up: then there is one piece.
@@ -343,84 +367,29 @@ class LinearCta {
             frame.piece.strips_per_warp(params_) - 1};
   }
 
-  // Adds up the sums of the items that this warp will finish, over the slices of K of this CTA and over the CTAs of
-  // the cluster; sends them to the peers and keeps them where the first slice's were.
-  __device__ __forceinline__ void add_up_and_keep(const Exchange& exchange, const Frame<Arithmetic>& frame) const {
+  // Adds up the sums of the items that this warp will finish, sends them to the peers and keeps them where the first
+  // slice's were.
+  __device__ __forceinline__ void add_up_and_keep(const Exchange& exchange, const SliceSums& slices, FinishItems item,
+                                                  const Kept& sums) const {
     const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
-    const Kept sums = kept(frame);
-    const Share share(frame.piece.strips, frame.piece.strips_per_warp(params_));
-    const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
 #pragma unroll 1
-    for (FinishItems item(params_, frame.cut); item.more(); item.next()) {
+    for (; item.more(); item.next()) {
       float* first = sums.at(item.row(), item.group(), lane);
-      float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 1
-      for (uint32_t from = 0; from < params_.k_splits; ++from) {
-        add_slices(params_.k_splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
-      }
+      const auto sum = slices.template add<float4>(first);
       exchange.push_to_peers(item.place(), lane, sum);
       // Nobody else reads there: other CTAs and warps have other items.
       *reinterpret_cast<float4*>(first) = sum;
     }
   }
 
-  // Adds up the sums of a piece in the same order and sends them to all ranks, this one included. Each CTA of the
-  // cluster does a part, but for few of them the first does all.
-  __device__ __forceinline__ void add_up_and_push(const Exchange& exchange, const Piece<Arithmetic>& piece) const {
-    // Two values a thread: then all that a warp sends goes in one store. With four, in two stores, the exchange of many
-    // rows takes twice as long.
-    constexpr uint32_t kPairs = kTile / 2;
-    static_assert(Arithmetic::kStrips <= 2, "a warp has one strip or two");
-    const Shared shared(params_, piece.tokens);
-    const uint32_t count = piece.strips_per_warp(params_);
-    const Share share(piece.strips, count);
-    constexpr uint32_t kRunStrips = FinishItems::kGroupStrips;
-    const uint32_t runs = params_.strips / kRunStrips;
-    const uint32_t first_strip = piece.strip - params_.first_strip;
-    const uint32_t splits = params_.k_splits, rank = splits > 1 ? ptx::cluster_rank() : 0;
-    // Whole warps, of which some lanes may find nothing left.
-    const uint32_t end = piece.tokens * piece.strips * kPairs, lane = threadIdx.x % kLanes;
+  // Adds up the sums of a piece and sends them to all ranks, this one included.
+  __device__ __forceinline__ void add_up_and_push(const Exchange& exchange, const SliceSums& slices,
+                                                  SumPairs<Arithmetic> pairs) const {
 #pragma unroll 1
-    for (uint32_t pair = rank * blockDim.x + threadIdx.x; pair - lane < end; pair += splits * blockDim.x) {
-      const bool has = pair < end;
-      const uint32_t i = has ? pair : 0;
-      const uint32_t channel = i % kPairs * 2, token = quotient(i / kPairs, piece.strips);
-      const uint32_t strip = i / kPairs - token * piece.strips;
-      const float* first = shared.sum(strip >> (count - 1), strip & (count - 1), token, channel);
-      const uint32_t stride = share.slots * params_.warp_bytes / sizeof(float);
-      float2 sum = make_float2(0, 0);
-#pragma unroll 1
-      for (uint32_t from = 0; from < splits; ++from) {
-        add_slices(splits > 1 ? ptx::shared_of_rank(first, from) : first, stride, share.slices, sum);
-      }
-      const uint32_t of_row = first_strip + strip;
-      const uint64_t run = static_cast<uint64_t>(piece.first_token + token) * runs + of_row / kRunStrips;
-      exchange.push_strip(has, run, of_row % kRunStrips, sum.x, sum.y);
+    for (; pairs.more(); pairs.next()) {
+      const auto sum = slices.template add<float2>(pairs.first());
+      exchange.push_strip(pairs.has(), pairs.run(), pairs.strip(), sum.x, sum.y);
     }
-  }
-
-  // Adds neighbouring sums of every slice to `sum`, in order; the loads of several overlap.
-  template <class Sums>
-  static __device__ __forceinline__ void add_slices(const float* first, uint32_t stride, uint32_t slices, Sums& sum) {
-    constexpr uint32_t kBatch = 4;
-#pragma unroll 1
-    for (uint32_t slice = 0; slice < slices; slice += kBatch) {
-      Sums v[kBatch];
-#pragma unroll
-      for (uint32_t b = 0; b < kBatch; ++b) {
-        v[b] = slice + b < slices ? *reinterpret_cast<const Sums*>(first + (slice + b) * stride) : Sums{};
-      }
-#pragma unroll
-      for (uint32_t b = 0; b < kBatch; ++b) {
-        if (slice + b < slices) sum = added(sum, v[b]);
-      }
-    }
-  }
-  static __device__ __forceinline__ float2 added(float2 a, float2 b) {
-    return make_float2(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y));
-  }
-  static __device__ __forceinline__ float4 added(float4 a, float4 b) {
-    return make_float4(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w));
   }
 
   const TrellinkLinear& params_;

@@ -90,13 +90,14 @@ __device__ __forceinline__ bool collect_squares(const Exchange& exchange, uint64
 }
 
 // Normalises the items that this warp has finished, `finish_rows`' items in its order.
-__device__ __forceinline__ void normalise_rows(const TrellinkLinear& params, const Exchange& exchange, const Cut& cut) {
+__device__ __forceinline__ void normalise_rows(const TrellinkLinear& params, const Exchange& exchange,
+                                               const FinishItems& items) {
   const TrellinkNorm& norm = params.norm;
   const TrellinkSegment& segment = params.segment[0];
   // Opaque, or the compiler keeps what it knows of the thread in registers through the main loop.
   const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
 #pragma unroll 1
-  for (FinishItems item(params, cut); item.more(); item.next()) {
+  for (FinishItems item = items; item.more(); item.next()) {
     const uint32_t column = item.group() * kGroup + 4 * lane;
     const uint64_t element = item.row() * segment.out_stride + column;
     const Raw4 raw = Raw4::load(segment.out, element, segment.out_dtype);

@@ -38,6 +38,7 @@ struct SharedLayout {
   uint32_t tokens;       // of this pass, at most kTokens
   uint32_t group_bytes;  // of the input
 
+  SharedLayout() = default;
   __device__ SharedLayout(const TrellinkLinear& params, uint32_t pass_tokens)
       : base(ptx::dynamic_shared()),
         warp_bytes(params.warp_bytes),

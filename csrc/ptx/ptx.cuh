@@ -477,19 +477,22 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
-// Meets all threads of the cluster; what was written before to shared memory is seen after. Older compilers know no
-// fence for that alone, and one for all memory takes 1,000 cycles.
-__device__ __forceinline__ void cluster_sync() {
+// The same two for shared memory, too: what was written there before is seen after. Older compilers know no fence for that
+// alone, and one for all memory takes 1,000 cycles.
+__device__ __forceinline__ void cluster_arrive_shared() {
 #if __CUDA_ARCH__ >= 900
 #if __CUDACC_VER_MAJOR__ >= 13
   asm volatile("fence.release.sync_restrict::shared::cta.cluster;" ::: "memory");
   cluster_arrive();
-  cluster_wait();
-  asm volatile("fence.acquire.sync_restrict::shared::cluster.cluster;" ::: "memory");
 #else
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  cluster_wait();
 #endif
+#endif
+}
+__device__ __forceinline__ void cluster_wait_shared() {
+  cluster_wait();
+#if __CUDA_ARCH__ >= 900 && __CUDACC_VER_MAJOR__ >= 13
+  asm volatile("fence.acquire.sync_restrict::shared::cluster.cluster;" ::: "memory");
 #endif
 }
 

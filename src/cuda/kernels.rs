@@ -165,6 +165,9 @@ impl Kernels {
                     .flat_map(|kernels| [kernels.plain, kernels.row]),
             )
             .collect();
+        for kernel in &all_linear {
+            prefer_shared_memory(kernel.function)?;
+        }
         let launched_early = all_linear
             .iter()
             .chain(transform.iter().flatten())
@@ -453,6 +456,17 @@ fn configure(context: &CudaContext, function: sys::CUfunction) -> Result<Kernel>
             CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION,
         )?,
     })
+}
+
+/// Asks for SMs that have all the shared memory they can, not as much as a launch takes. An SM changes that only while
+/// nothing runs there: one on which a transform has begun, that needs none, would have no room for a linear kernel's CTA
+/// before the transform has ended (docs/performance.md).
+fn prefer_shared_memory(function: sys::CUfunction) -> Result<()> {
+    const ALL: i32 = 100; // percent
+    let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+    // SAFETY: the function is loaded.
+    let status = unsafe { sys::cuFuncSetAttribute(function, attribute, ALL) };
+    check(status, "cuFuncSetAttribute")
 }
 
 /// An attribute of a loaded function that is never negative.

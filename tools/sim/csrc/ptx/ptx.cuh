@@ -301,10 +301,8 @@ inline void launch_dependents() {
 inline uint32_t cluster_rank() { return sim::cluster_rank(); }
 inline void cluster_arrive() { sim::cluster_arrive(); }
 inline void cluster_wait() { sim::cluster_wait(); }
-inline void cluster_sync() {
-  cluster_arrive();
-  cluster_wait();
-}
+inline void cluster_arrive_shared() { cluster_arrive(); }
+inline void cluster_wait_shared() { cluster_wait(); }
 template <class T>
 const T* shared_of_rank(const T* shared, uint32_t rank) {
   return static_cast<const T*>(sim::shared_of_rank(shared, rank));
