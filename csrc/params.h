@@ -190,7 +190,7 @@ typedef struct TrellinkLinear {
    * both multiples of 8. */
   uint32_t first_strip;
   uint32_t strips;
-  /* CTAs of a cluster, which share K; 1 without clusters. */
+  /* CTAs of a cluster, which share K: 2, or 1 without clusters. */
   uint32_t k_splits;
   /* Every cluster gets `units` times what its warps keep together of the strips, the first `more_units`
    * clusters one more. */

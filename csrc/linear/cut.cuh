@@ -19,17 +19,12 @@ struct Cut {
 
   // Strips are dealt out `unit` at a time, as evenly as that allows.
   static __device__ Cut of(const TrellinkLinear& params, uint32_t unit) {
-    const uint32_t splits = params.k_splits, more = params.more_units;
+    // One CTA or two.
+    const uint32_t splits_log2 = params.k_splits / 2, more = params.more_units;
+    const uint32_t cluster = blockIdx.x >> splits_log2, rank = blockIdx.x - (cluster << splits_log2);
     Cut cut;
-    uint32_t cluster = blockIdx.x;
-    cut.first_group = 0;
-    cut.end_group = params.k_groups;
-    if (splits > 1) {
-      const uint32_t rank = ptx::cluster_rank();
-      cluster = quotient(cluster, splits);
-      cut.first_group = quotient(params.k_groups * rank, splits);
-      cut.end_group = quotient(params.k_groups * (rank + 1), splits);
-    }
+    cut.first_group = params.k_groups * rank >> splits_log2;
+    cut.end_group = params.k_groups * (rank + 1) >> splits_log2;
     cut.begin = params.first_strip + unit * (cluster * params.units + min(cluster, more));
     cut.end = cut.begin + unit * (params.units + (cluster < more ? 1 : 0));
     return cut;

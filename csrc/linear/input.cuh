@@ -220,32 +220,37 @@ template <class Arithmetic, bool kFewTokens = Arithmetic::kFewTokens>
 struct FirstItem {
   FirstItem() = default;
   __device__ explicit FirstItem(const InputWork<Arithmetic>&) {}
+  __device__ void load() {}
 };
 
 template <class Arithmetic>
 struct FirstItem<Arithmetic, true> {
   InputPlace place{0, ptx::warp_index()};
   bool exists = false;
-  const uint16_t* x;  // of the lane
-  uint2 scales;
+  const uint16_t* from;  // of the lane
+  uint2 x{}, scales;
 
   FirstItem() = default;
   __device__ __forceinline__ explicit FirstItem(const InputWork<Arithmetic>& work)
       : exists(place.template settle<1>(work)) {
     const uint32_t channel = threadIdx.x % kLanes * 4;
-    x = work.x(place.token, place.group, channel);
+    from = work.x(place.token, place.group, channel);
     if (exists) scales = load4(work.scales(place.group, channel));
+  }
+
+  // What does depend on it. Behind the wait, before anything else there.
+  __device__ __forceinline__ void load() {
+    if (exists) x = load4(from);
   }
 };
 
-// An item a warp at a time, by shuffles. The loads of the next one overlap the work on this.
+// An item a warp at a time, by shuffles. The loads of the next one overlap the work on this. `first` has been loaded.
 template <class Arithmetic>
 __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, const FirstItem<Arithmetic>& first) {
   const uint32_t lane = threadIdx.x % kLanes, channel = 4 * lane;
   InputPlace place = first.place;
   bool more = first.exists;
-  uint2 x{}, scales = first.scales;
-  if (more) x = load4(first.x);
+  uint2 x = first.x, scales = first.scales;
 #pragma unroll 1
   while (more) {
     const InputPlace at = place;
@@ -286,7 +291,7 @@ __device__ __forceinline__ void load_rows(const InputWork<Arithmetic>& work) {
 }
 
 // Fills the shared input with groups [first_group, first_group + groups) of tokens
-// [first_token, first_token + shared.tokens). `first`: the work's. By all warps of the CTA; the caller synchronises.
+// [first_token, first_token + shared.tokens). `first`: the work's, loaded. By all warps of the CTA; the caller synchronises.
 template <class Arithmetic>
 __device__ __forceinline__ void load_input(const InputWork<Arithmetic>& work, const FirstItem<Arithmetic>& first) {
   if constexpr (Arithmetic::kFewTokens) {

@@ -79,7 +79,8 @@ class LinearCta {
     if constexpr (Arithmetic::kSpans) {
       if (Ring::serves(params_)) Ring::init(places_, piece.strips, false);
     }
-    begin_weights(cut, piece);
+    const Share share(piece.strips, piece.strips_per_warp(params_));
+    begin_weights(cut, piece, share);
     if (threadIdx.x == 0) {
       frame.cut = cut;
       frame.piece = piece;
@@ -89,19 +90,22 @@ class LinearCta {
     if (Arithmetic::kStraight) ptx::opaque(params_.exchange.operation.tag);
     __syncthreads();
     typename Ring::Copy copy{};
-    if constexpr (!Arithmetic::kTransforms) copy = first_copy(frame);
+    if constexpr (!Arithmetic::kTransforms) copy = first_copy(cut, piece, share);
     ptx::grid_dependency_wait();
+    first.load();
     // Opaque, or the compiler keeps what it knows of the thread in a register through all of this.
     ExchangeState state{};
     if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
     if constexpr (!Arithmetic::kTransforms) {
       copy.start();
     } else if (Ring::serves(params_)) {
-      first_copy(frame).start();
+      first_copy(cut, piece, share).start();
     } else {
       // An empty shard has no input.
       if (cut.groups() > 0) load_chunk(piece, cut.first_group, cut.end_group, first);
+      __syncthreads();
     }
+    // Nobody asks for the state before the sums are there; so nobody waits for it with the input.
     if (ptx::opaque(threadIdx.x) == 0) {
       state.settle(params_.exchange);
       frame.exchange = state;
@@ -111,15 +115,17 @@ class LinearCta {
         if (frame.piece.paired(params_)) multiply<Arithmetic::kStrips>(frame);
       }
       if (!frame.piece.paired(params_)) multiply<1>(frame);
-      // What comes next, found out while others are waited for.
-      arrive();
-      const SliceSums slices(params_, Share(frame.piece.strips, frame.piece.strips_per_warp(params_)));
+      // What comes next is found out while others are waited for. Kernels for every format have no registers to keep it.
       FinishItems items;
-      SumPairs<Arithmetic> pairs;
-      if (keeps_sums()) {
-        items = FinishItems(params_, frame.cut);
-      } else {
-        pairs = SumPairs<Arithmetic>(params_, frame.piece, frame.piece.strips_per_warp(params_) - 1);
+      Pairs pairs;
+      arrive();
+      const Slices slices(params_, Share(frame.piece.strips, frame.piece.strips_per_warp(params_)));
+      if (Arithmetic::kStraight) {
+        if (keeps_sums()) {
+          items = FinishItems(params_, frame.cut);
+        } else {
+          pairs = pairs_of(frame.piece);
+        }
       }
       wait();
       const Exchange exchange(params_.exchange, state_of(frame));
@@ -135,16 +141,17 @@ class LinearCta {
         if (exchange.scrubs()) synchronize();
       }
       if (keeps_sums()) {
+        if (!Arithmetic::kStraight) items = FinishItems(params_, frame.cut);
         add_up_and_keep(exchange, slices, items, kept(frame));
       } else {
-        add_up_and_push(exchange, slices, pairs);
+        add_up_and_push(exchange, slices, Arithmetic::kStraight ? pairs : pairs_of(frame.piece));
       }
       if (!next_piece(frame)) {
         leave_cluster();
         if constexpr (kEpilogues == Epilogues::kColumn) {
           finish_columns(params_, exchange);
         } else {
-          if (!keeps_sums()) items = FinishItems(params_, frame.cut);
+          if (!Arithmetic::kStraight || !keeps_sums()) items = FinishItems(params_, frame.cut);
           finish_rows<kEpilogues == Epilogues::kRow>(params_, exchange, items, kept(frame));
         }
         exchange.leave();
@@ -158,6 +165,8 @@ class LinearCta {
  private:
   using Shared = typename Arithmetic::Shared;
   using Ring = OperandRing<Arithmetic>;
+  using Slices = SliceSums<Arithmetic::kStraight>;
+  using Pairs = SumPairs<Arithmetic>;
 
   // Meets all threads that see the same sums.
   __device__ __forceinline__ void synchronize() const {
@@ -189,10 +198,9 @@ class LinearCta {
   }
 
   // Starts this warp's weights of a piece on their way.
-  __device__ __forceinline__ void begin_weights(const Cut& cut, const Piece<Arithmetic>& piece) {
+  __device__ __forceinline__ void begin_weights(const Cut& cut, const Piece<Arithmetic>& piece, const Share& share) {
     const TrellinkSegment& segment = params_.segment[piece.segment];
     const uint32_t count = piece.strips_per_warp(params_);
-    const Share share(piece.strips, count);
     const uint32_t block_words = segment.half_bits * kLanes;
     const uint32_t strip = piece.strip - segment.first_strip + share.slot * count;
     const auto* blocks = reinterpret_cast<const uint32_t*>(segment.blocks) +
@@ -239,21 +247,22 @@ class LinearCta {
     if constexpr (Arithmetic::kSpans) {
       if (Ring::serves(params_)) Ring::init(places_, piece.strips, true);
     }
-    begin_weights(cut, piece);
+    const Share share(piece.strips, piece.strips_per_warp(params_));
+    begin_weights(cut, piece, share);
     if (ptx::opaque(threadIdx.x) == 0) {
       frame.piece = piece;
       frame.input_is_loaded = stays;
     }
     __syncthreads();
-    if (Ring::serves(params_)) first_copy(frame).start();
+    if (Ring::serves(params_)) first_copy(frame.cut, frame.piece, share).start();
     return true;
   }
 
-  // This lane's of the first copies of the frame's piece's input.
-  __device__ __forceinline__ typename Ring::Copy first_copy(const Frame<Arithmetic>& frame) const {
-    const Share share(frame.piece.strips, 1);
+  // This lane's of the first copies of a piece's input.
+  __device__ __forceinline__ typename Ring::Copy first_copy(const Cut& cut, const Piece<Arithmetic>& piece,
+                                                            const Share& share) const {
     if (!share.works()) return {};
-    return Ring(params_, places_, frame.cut, frame.piece).first(weights_.record(), share);
+    return Ring(params_, places_, cut, piece).first(weights_.record(), share);
   }
 
   // What is to be done for the chunk of a piece's input that begins with group `chunk`, of those before `end_group`.
@@ -295,7 +304,9 @@ class LinearCta {
 
   __device__ __forceinline__ void load_later_chunk(const Frame<Arithmetic>& frame, uint32_t chunk) const {
     const uint32_t end_group = frame.cut.end_group;
-    load_chunk(frame.piece, chunk, end_group, first_item(frame.piece, chunk, end_group));
+    auto first = first_item(frame.piece, chunk, end_group);
+    first.load();
+    load_chunk(frame.piece, chunk, end_group, first);
   }
 
   // Goes on to the next chunk, whose groups lie `first` behind the cut's; false if there is none.
@@ -321,8 +332,8 @@ class LinearCta {
           if (frame.cut.groups() == 0) break;
           if (!Arithmetic::kStraight && (first > 0 || !frame.input_is_loaded)) {
             load_later_chunk(frame, frame.cut.first_group + first);
+            __syncthreads();
           }
-          __syncthreads();
         }
       }
       const Shared shared(params_, frame.piece.tokens);
@@ -369,7 +380,7 @@ class LinearCta {
 
   // Adds up the sums of the items that this warp will finish, sends them to the peers and keeps them where the first
   // slice's were.
-  __device__ __forceinline__ void add_up_and_keep(const Exchange& exchange, const SliceSums& slices, FinishItems item,
+  __device__ __forceinline__ void add_up_and_keep(const Exchange& exchange, const Slices& slices, FinishItems item,
                                                   const Kept& sums) const {
     const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
 #pragma unroll 1
@@ -382,9 +393,13 @@ class LinearCta {
     }
   }
 
+  __device__ __forceinline__ Pairs pairs_of(const Piece<Arithmetic>& piece) const {
+    return Pairs(params_, piece, piece.strips_per_warp(params_) - 1);
+  }
+
   // Adds up the sums of a piece and sends them to all ranks, this one included.
-  __device__ __forceinline__ void add_up_and_push(const Exchange& exchange, const SliceSums& slices,
-                                                  SumPairs<Arithmetic> pairs) const {
+  __device__ __forceinline__ void add_up_and_push(const Exchange& exchange, const Slices& slices,
+                                                  Pairs pairs) const {
 #pragma unroll 1
     for (; pairs.more(); pairs.next()) {
       const auto sum = slices.template add<float2>(pairs.first());

@@ -81,7 +81,7 @@ class OperandRing {
   // they are.
   __device__ __forceinline__ Copy first(WarpRecord& record, const Share& share) const {
     const uint32_t lane = threadIdx.x % kLanes, first = share.slice * params_.places;
-    const bool refills = share.slot == share.slice % min(share.slots, kSchedulers);
+    const bool refills = share.slot == refilling_slot(share);
     if (lane == 0) {
       record.rings = ptx::SharedPointer<RingPlaces>(&places_);
       record.walk.steps += first * WarpRecord::kFirstPlace + refills * WarpRecord::kRefills;
@@ -125,7 +125,10 @@ class OperandRing {
 
  private:
   // Of an SM; warp w is on scheduler w % kSchedulers. The warps that refill shall not all be on one.
-  static constexpr uint32_t kSchedulers = 4;
+  static __device__ __forceinline__ uint32_t refilling_slot(const Share& share) {
+    constexpr uint32_t kSchedulers = 4;
+    return share.slice % (share.slots >= kSchedulers ? kSchedulers : share.slots >= 2 ? 2u : 1u);
+  }
 
   // Starts the copy of a span, if there is one, to the place that a warp has left last. It is at `at`, which is place
   // `place` of the CTA's.

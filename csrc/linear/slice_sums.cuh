@@ -7,7 +7,8 @@
 namespace trellink {
 
 // Adds up neighbouring sums over all slices of a CTA and over the CTAs of its cluster: kSlices of one, as many of the next,
-// then the next ones of both.
+// then the next ones of both. kAtOnce: the loads of both overlap, which takes registers.
+template <bool kAtOnce>
 class SliceSums {
  public:
   __device__ SliceSums(const TrellinkLinear& params, const Share& share)
@@ -16,8 +17,22 @@ class SliceSums {
   // `first`: where this CTA has those of its first slice.
   template <class Sums>
   __device__ __forceinline__ Sums add(const float* first) const {
-    if (splits_ > 1) return add<2, Sums>({ptx::shared_of_rank(first, 0), ptx::shared_of_rank(first, 1)});
-    return add<1, Sums>({first});
+    Sums sum{};
+    if (!kAtOnce || splits_ == 1) {
+#pragma unroll 1
+      for (uint32_t slice = 0; slice < slices_; slice += kSlices) {
+#pragma unroll 1
+        for (uint32_t split = 0; split < splits_; ++split) {
+          add<1>({splits_ > 1 ? ptx::shared_of_rank(first, split) : first}, slice, sum);
+        }
+      }
+    } else {
+#pragma unroll 1
+      for (uint32_t slice = 0; slice < slices_; slice += kSlices) {
+        add<2>({ptx::shared_of_rank(first, 0), ptx::shared_of_rank(first, 1)}, slice, sum);
+      }
+    }
+    return sum;
   }
 
  private:
@@ -28,30 +43,25 @@ class SliceSums {
     const float* of[kSplits];
   };
 
-  // The loads of several slices and CTAs overlap.
+  // Those of slices [slice, slice + kSlices).
   template <uint32_t kSplits, class Sums>
-  __device__ __forceinline__ Sums add(const Places<kSplits>& first) const {
-    Sums sum{};
-#pragma unroll 1
-    for (uint32_t slice = 0; slice < slices_; slice += kSlices) {
-      Sums v[kSplits][kSlices];
+  __device__ __forceinline__ void add(const Places<kSplits>& first, uint32_t slice, Sums& sum) const {
+    Sums v[kSplits][kSlices];
 #pragma unroll
-      for (uint32_t split = 0; split < kSplits; ++split) {
+    for (uint32_t split = 0; split < kSplits; ++split) {
 #pragma unroll
-        for (uint32_t i = 0; i < kSlices; ++i) {
-          const auto* from = reinterpret_cast<const Sums*>(first.of[split] + (slice + i) * stride_);
-          v[split][i] = slice + i < slices_ ? *from : Sums{};
-        }
-      }
-#pragma unroll
-      for (uint32_t split = 0; split < kSplits; ++split) {
-#pragma unroll
-        for (uint32_t i = 0; i < kSlices; ++i) {
-          if (slice + i < slices_) sum = added(sum, v[split][i]);
-        }
+      for (uint32_t i = 0; i < kSlices; ++i) {
+        const auto* from = reinterpret_cast<const Sums*>(first.of[split] + (slice + i) * stride_);
+        v[split][i] = slice + i < slices_ ? *from : Sums{};
       }
     }
-    return sum;
+#pragma unroll
+    for (uint32_t split = 0; split < kSplits; ++split) {
+#pragma unroll
+      for (uint32_t i = 0; i < kSlices; ++i) {
+        if (slice + i < slices_) sum = added(sum, v[split][i]);
+      }
+    }
   }
 
   static __device__ __forceinline__ float2 added(float2 a, float2 b) {
@@ -89,7 +99,7 @@ class SumPairs {
   __device__ bool has() const { return index_ < end_; }
   __device__ void next() {
     index_ += step_;
-    locate();
+    if (more()) locate();
   }
 
   // Where the pair of the first slice lies.
