@@ -131,7 +131,7 @@ class LinearCta {
       const Exchange exchange(params_.exchange, state_of(frame));
       if (frame.piece.is_first(frame.cut)) {
         if (!exchange.enter()) {
-          // Others of the cluster may have entered.
+          // The other CTA of the cluster may have entered, and meets this one there.
           if (Arithmetic::kStraight && exchange.scrubs()) synchronize();
           leave_cluster();
           break;
@@ -191,7 +191,9 @@ class LinearCta {
   }
 
   // The state by which this CTA acts. A failure may come between the loads of two CTAs of a cluster; where they have to meet
-  // again, for other pieces, they act by that of the first.
+  // again, for other pieces, they act by that of the first. Else each may act by its own: one that does not begin still meets
+  // the others where they meet and leaves them its sums until they have read them; one that does begin sends and finishes
+  // what it can, and its waits for the rest end by the abort word.
   __device__ __forceinline__ const ExchangeState& state_of(const Frame<Arithmetic>& frame) const {
     if (Arithmetic::kStraight || params_.k_splits == 1) return frame.exchange;
     return *ptx::shared_of_rank(&frame.exchange, 0);

@@ -124,7 +124,7 @@ class OperandRing {
   }
 
  private:
-  // Of an SM; warp w is on scheduler w % kSchedulers. The warps that refill shall not all be on one.
+  // Which of a slice's warps refills. Warp w is on scheduler w % kSchedulers of its SM; not all shall be on one.
   static __device__ __forceinline__ uint32_t refilling_slot(const Share& share) {
     constexpr uint32_t kSchedulers = 4;
     return share.slice % (share.slots >= kSchedulers ? kSchedulers : share.slots >= 2 ? 2u : 1u);
