@@ -223,32 +223,49 @@ class Exchange {
     return true;
   }
 
-  // Tells the CTAs of this rank a word about a run, where the run's first packet lies in its own arena. The calling thread
-  // has collected that packet, or this rank's own sums are not sent, and nobody else reads it as a packet: so the place is
-  // free until a later call sends there.
-  __device__ void post(uint64_t run, uint32_t word) const {
-    store_packet(slot(params_.rank, params_.rank) + SumLayout::run(run), Packet::of(word, 0, 0, tag_posted(tag_)));
+  // Where the CTAs of this rank post words for each other about the runs of the message, of which there are `runs`. Nobody
+  // else writes there.
+  struct Posts {
+    static constexpr uint32_t kCopies = SumLayout::kPostCopies;
+    uint64_t* first;
+    uint32_t runs;
+    // One of the copies, of which any number tells one. Who posts writes all of them, who reads takes any.
+    __device__ uint64_t* copy(uint32_t i) const { return first + SumLayout::post(i % kCopies * runs); }
+  };
+  __device__ Posts posts(uint32_t runs) const {
+    return {slot(params_.rank, params_.rank) + SumLayout::run(runs), runs};
   }
 
-  // Waits for what CTAs of this rank post about runs `run`, `run + stride` and so on, `count` words of which the
-  // first kWords are taken; the others are 0. False if the wait failed, as for `collect`.
+  // Posts a word about the run whose post this is.
+  __device__ void post(uint64_t* post, uint32_t word) const {
+    store_packet(post, Packet::of(word, 0, 0, tag_posted(tag_)));
+  }
+
+  // Looks for what is posted about `count` runs, as look() does for sums: words[i] about run `index` + i * `stride`, and 0
+  // beyond the last. `posts`: the post of run `index` % `stride`.
   template <uint32_t kWords>
-  __device__ bool await_posts(uint64_t run, uint32_t stride, uint32_t count, uint32_t (&words)[kWords]) const {
-    const uint64_t* from = slot(params_.rank, params_.rank);
-    Wait wait;
-    for (uint32_t polls = 1;; ++polls) {
+  __device__ bool look_for_posts(const uint64_t* posts, uint32_t index, uint32_t stride, uint32_t count,
+                                 uint32_t (&words)[kWords]) const {
+    const uint64_t* from = posts + SumLayout::post(index - index % stride);
+#pragma unroll 1
+    for (uint32_t polls = 0; polls < polls_per_check(); ++polls) {
       uint32_t missing = 0;
 #pragma unroll
       for (uint32_t i = 0; i < kWords; ++i) {
         words[i] = 0;
-        if (i >= count) continue;
-        const Packet packet = load_packet(from + SumLayout::run(run + i * stride));
+        if (index + i * stride >= count) continue;
+        const Packet packet = load_packet(from + SumLayout::post(i * stride));
         words[i] = packet.word(0);
         missing |= packet.tag() ^ tag_posted(tag_);
       }
-      if (missing == 0 || fault::has(fault::kAnyTag)) return true;
-      if (polls % polls_per_check() == 0 && !goes_on(judge_time(params_.rank, static_cast<uint32_t>(run), wait))) return false;
+      if (__all_sync(0xffffffffu, missing == 0 || fault::has(fault::kAnyTag))) return true;
     }
+    return false;
+  }
+
+  // Whether the warp may look again for what look_for_posts() has not found. If not, the failure is reported and sticky.
+  __device__ bool wait_longer_for_posts(uint32_t run, Wait& wait) const {
+    return goes_on(judge_time(params_.rank, run, wait));
   }
 
   // Ends the call.

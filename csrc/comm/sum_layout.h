@@ -4,6 +4,10 @@
 // quad. The packets with the first three of each quad lie together, in the order of lanes, and behind them, for each
 // strip of 16 columns, two packets with the fourths of its quads: three and one. So what a warp writes or reads at a time is
 // contiguous (over a link, only whole runs are fast), and who has a strip alone can send it.
+//
+// Behind the message lie packets that the CTAs of a rank post for each other, one for each run, in its own slot of its own
+// arena. They lie side by side, for a warp reads those of a whole row. Slots have a place for each value, of which a message
+// takes three quarters and its posts a 64th.
 #pragma once
 
 #include "comm/packet.h"
@@ -17,8 +21,13 @@ struct SumLayout {
 
   // The first place of a run of the message, counted row by row.
   static TRELLINK_HD uint64_t run(uint64_t run) { return run * (kQuads + 2 * kStrips) * Packet::kPlaces; }
+  // Behind the message, copies of the posts, so that not all who read them read the same lines. From the first post of a
+  // copy, that of a run.
+  static constexpr uint32_t kPostCopies = 2;
+  static TRELLINK_HD uint32_t post(uint32_t run) { return run * Packet::kPlaces; }
+  static_assert((kQuads + 2 * kStrips + kPostCopies) * Packet::kPlaces <= kRun, "a slot has a place for each value");
 
-  // From there, the packet with the first three sums of a quad.
+  // From the first place of a run, the packet with the first three sums of a quad.
   static TRELLINK_HD uint32_t threes(uint32_t quad) { return quad * Packet::kPlaces; }
   // The packet with its fourth, and which word that is.
   static TRELLINK_HD uint32_t fourth(uint32_t quad) {

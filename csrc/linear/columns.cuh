@@ -54,7 +54,7 @@ __device__ __forceinline__ void finish_columns(const TrellinkLinear& params, con
 #pragma unroll 1
     for (uint32_t linear = linears; linear-- > 0;) {
       const uint32_t group = item - row * groups + linear * groups;
-      const Finish finish(params, params.first_strip + group * kGroupStrips, row, lane);
+      const Finish<false> finish(params, params.first_strip + group * kGroupStrips, row, lane);
       // A failed call's outputs are void.
       if (!exchange.collect(static_cast<uint64_t>(row) * row_groups + group, lane, v)) return;
       finish.transform(v, lane, scale);

@@ -9,25 +9,24 @@
 
 namespace trellink {
 
-// What finishes four neighbouring columns of a row besides their sum. Loaded before the sum arrives.
+// What finishes four neighbouring columns of a row besides their sum. Loaded before the sum arrives. kOneSegment: the launch
+// has no other.
+template <bool kOneSegment>
 class Finish {
  public:
   // Columns 4l .. 4l+3 of the 128 that begin with `strip`, l being the lane.
   __device__ Finish(const TrellinkLinear& params, uint32_t strip, uint32_t row, uint32_t lane)
-      : segment_(segment_of(params, strip)) {
+      : segment_(kOneSegment ? params.segment[0] : segment_of(params, strip)) {
     const uint32_t column = (strip - segment_.first_strip) * kTile + 4 * lane;
     element_ = row * segment_.out_stride + column;
     svh_ = *reinterpret_cast<const uint2*>(reinterpret_cast<const uint16_t*>(segment_.svh) + column);
     if (segment_.bias) {
       bias_ = *reinterpret_cast<const float4*>(reinterpret_cast<const float*>(segment_.bias) + column);
     }
-    if (segment_.epilogue != TRELLINK_EPILOGUE_ADD) return;
-    if (segment_.out_dtype == TRELLINK_DTYPE_F32) {
-      before_ = *reinterpret_cast<const uint4*>(reinterpret_cast<const float*>(segment_.out) + element_);
-    } else {
-      const uint2 half = *reinterpret_cast<const uint2*>(reinterpret_cast<const uint16_t*>(segment_.out) + element_);
-      before_ = {half.x, half.y, 0, 0};
-    }
+    // -0, which is added to any value without changing it.
+    const uint32_t zeros = segment_.out_dtype == TRELLINK_DTYPE_F32 ? 0x80000000u : 0x80008000u;
+    before_ = {make_uint2(zeros, zeros), make_uint2(zeros, zeros)};
+    if (segment_.epilogue == TRELLINK_EPILOGUE_ADD) before_ = Raw4::load(segment_.out, element_, segment_.out_dtype);
   }
 
   // The output transform of sums, times `scale`, svh and bias. `scale` includes the transform's.
@@ -40,13 +39,18 @@ class Finish {
     for (int i = 0; i < 4; ++i) v[i] = __fmaf_rn(__fmul_rn(v[i], scale), svh[i], bias[i]);
   }
 
-  // The epilogue, in f32, and one rounding.
+  // The epilogue, in f32, and one rounding: v becomes what is stored.
   __device__ void store(float (&v)[4]) const {
-    if (segment_.epilogue == TRELLINK_EPILOGUE_ADD) add_before(v);
+    float before[4];
+    before_.unpack(segment_.out_dtype, before);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = __fadd_rn(v[i], before[i]);
     if (segment_.out_dtype == TRELLINK_DTYPE_F32) {
       *reinterpret_cast<float4*>(reinterpret_cast<float*>(segment_.out) + element_) = make_float4(v[0], v[1], v[2], v[3]);
     } else {
-      *reinterpret_cast<uint2*>(reinterpret_cast<uint16_t*>(segment_.out) + element_) = pack4(v, segment_.out_dtype);
+      const uint2 packed = pack4(v, segment_.out_dtype);
+      *reinterpret_cast<uint2*>(reinterpret_cast<uint16_t*>(segment_.out) + element_) = packed;
+      unpack4(packed, segment_.out_dtype, v);
     }
   }
 
@@ -57,56 +61,63 @@ class Finish {
     return params.segment[s];
   }
 
-  __device__ void add_before(float (&v)[4]) const {
-    float before[4];
-    if (segment_.out_dtype == TRELLINK_DTYPE_F32) {
-      const uint32_t bits[4] = {before_.x, before_.y, before_.z, before_.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) before[i] = __uint_as_float(bits[i]);
-    } else {
-      unpack4(make_uint2(before_.x, before_.y), segment_.out_dtype, before);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = __fadd_rn(v[i], before[i]);
-  }
-
   const TrellinkSegment& segment_;
   uint64_t element_;
   uint2 svh_;
+  Raw4 before_;  // what the output held, if it is added to
   float4 bias_ = {0, 0, 0, 0};
-  uint4 before_ = {0, 0, 0, 0};  // what the output held, if it is added to
 };
 
 // Finishes the items of this warp, whose own sums `kept` has where they stay with the cluster. kNorm: and what
 // TrellinkNorm says.
-template <bool kNorm, class Kept>
+template <bool kNorm, bool kOneSegment, class Kept>
 __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange,
                                             const FinishItems& items, const Kept& kept) {
   const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
+  const bool keeps_own = params.whole_groups;
   Exchange::Wait wait;
   bool late = false;
+  float v[4] = {0, 0, 0, 0};
+  [[maybe_unused]] RowNorm norm;
+  [[maybe_unused]] bool posted = false;  // all the squares
+  FinishItems item = items;
 #pragma unroll 1
-  for (FinishItems item = items; item.more();) {
-    const uint32_t row = item.row(), group = item.group();
-    const Finish finish(params, params.first_strip + group * FinishItems::kGroupStrips, row, lane);
-    if constexpr (kNorm) {
-      if (params.norm.out) prefetch_weight(params.norm, group, lane);
-    }
-    float v[4] = {0, 0, 0, 0};
-    const bool keeps_own = params.whole_groups;
-    if (keeps_own) kept.load(row, group, lane, v);
+  while (item.more()) {
     // A failed call's outputs are void.
-    if (late && !__all_sync(0xffffffffu, exchange.wait_longer(item.place(), lane, keeps_own, wait))) return;
-    late = !exchange.look(item.place(), lane, keeps_own, v);
-    if (late) continue;
-    finish.transform(v, lane);
-    finish.store(v);
-    if constexpr (kNorm) leave_squares(params, exchange, item.place(), v, lane);
-    item.next();
-    wait = {};
-  }
-  if constexpr (kNorm) {
-    if (params.norm.out) normalise_rows(params, exchange, items);
+    if (late) {
+      const bool goes_on = posted ? exchange.wait_longer_for_posts(item.place(), wait)
+                                  : exchange.wait_longer(item.place(), lane, keeps_own, wait);
+      if (!__all_sync(0xffffffffu, goes_on)) return;
+    }
+    if (!posted) {
+      const Finish<kOneSegment> finish(params, params.first_strip + item.group() * FinishItems::kGroupStrips, item.row(), lane);
+      if constexpr (kNorm) norm = RowNorm(params, exchange, item, lane);
+      if (keeps_own) kept.load(item.row(), item.group(), lane, v);
+      late = !exchange.look(item.place(), lane, keeps_own, v);
+      if (late) continue;
+      finish.transform(v, lane);
+      finish.store(v);
+      if constexpr (kNorm) norm.leave_squares(params, exchange, item, v, lane);
+      wait = {};
+      posted = kNorm && item.is_last();
+      if (!posted) {
+        item.next();
+        continue;
+      }
+      if (!params.norm.out) return;
+      if constexpr (kNorm) norm.begin(params, exchange, item, lane, v);
+    }
+    if constexpr (kNorm) {
+      float squares;
+      late = !norm.look(exchange, item, lane, squares);
+      if (late) continue;
+      RowNorm::store(params, item, lane, squares, v);
+      if (item.is_first()) return;
+      item.previous();
+      RowNorm::read_back(params.segment[0], item, lane, v);
+      norm.begin(params, exchange, item, lane, v);
+      wait = {};
+    }
   }
 }
 

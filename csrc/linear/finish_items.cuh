@@ -36,6 +36,13 @@ class FinishItems {
     index_ += step_;
     locate();
   }
+  // Whether there is none behind this one, and none before it.
+  __device__ bool is_last() const { return index_ + step_ >= end_; }
+  __device__ bool is_first() const { return index_ < step_; }
+  __device__ void previous() {
+    index_ -= step_;
+    locate();
+  }
 
   __device__ uint32_t row() const { return row_; }
   // Group of 128 columns of the launch.

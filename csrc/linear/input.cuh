@@ -41,6 +41,25 @@ __device__ __forceinline__ uint2 pack4(const float (&v)[4], uint32_t dtype) {
                                      : make_uint2(ptx::pack_bf16x2(v[0], v[1]), ptx::pack_bf16x2(v[2], v[3]));
 }
 
+// Four neighbouring elements of any dtype as they are in memory, so that loads of several overlap.
+struct Raw4 {
+  uint2 low, high;
+
+  static __device__ __forceinline__ Raw4 load(uint64_t base, uint64_t element, uint32_t dtype) {
+    const bool wide = dtype == TRELLINK_DTYPE_F32;
+    const auto* from = reinterpret_cast<const uint2*>(base + element * (wide ? sizeof(float) : sizeof(uint16_t)));
+    return {from[0], wide ? from[1] : make_uint2(0, 0)};
+  }
+
+  __device__ __forceinline__ void unpack(uint32_t dtype, float (&v)[4]) const {
+    const uint32_t words[4] = {low.x, low.y, high.x, high.y};
+    unpack4(low, dtype, v);
+    if (dtype != TRELLINK_DTYPE_F32) return;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = __uint_as_float(words[i]);
+  }
+};
+
 // The signs of a lane's part of the 16-point transform, for outputs 0..7 and for 8..15.
 struct HadamardSigns {
   uint32_t b[2][2];

@@ -152,7 +152,8 @@ class LinearCta {
           finish_columns(params_, exchange);
         } else {
           if (!Arithmetic::kStraight || !keeps_sums()) items = FinishItems(params_, frame.cut);
-          finish_rows<kEpilogues == Epilogues::kRow>(params_, exchange, items, kept(frame));
+          constexpr bool kNorm = kEpilogues == Epilogues::kRow;
+          finish_rows<kNorm, kNorm || Arithmetic::kStraight>(params_, exchange, items, kept(frame));
         }
         exchange.leave();
         break;

@@ -1,12 +1,11 @@
 // The RMSNorm of finished rows, or what it takes. out = round((y * weight) / sqrt(mean(y^2) + epsilon)), y as it was stored.
 //
-// A row is finished by many CTAs. Each warp posts the sum of squares of its 128 columns where the sum over
-// ranks of these columns was collected, in this rank's own arena; then the warps go over their items once
-// more, wait for the posts of the item's row and add them up. Nobody waits before he has posted all of his, so
+// A row is finished by many CTAs. Each warp posts the sum of squares of its 128 columns; then the warps go over their
+// items once more, wait for the posts of the item's row and add them up. Nobody waits before he has posted all of his, so
 // the waits end. The order of additions is that of the columns, whoever adds, so all ranks get the same bits.
 //
-// A lane reads back from the output what it has stored itself: that needs no fence, takes no registers
-// while other items are finished, and its load overlaps the wait.
+// The warp's last item, most often its only one, is in registers yet. For others a lane reads back from the output what
+// it has stored itself: that needs no fence, and takes no registers while other items are finished.
 //
 // Or nobody waits: each warp stores its sum of squares, and the launch that reads the rows normalises
 // (columns.cuh).
@@ -26,96 +25,91 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
-// Four neighbouring elements of any dtype as they are in memory, so that loads of several overlap.
-struct Raw4 {
-  uint2 low, high;
-
-  static __device__ __forceinline__ Raw4 load(uint64_t base, uint64_t element, uint32_t dtype) {
-    const bool wide = dtype == TRELLINK_DTYPE_F32;
-    const auto* from = reinterpret_cast<const uint2*>(base + element * (wide ? sizeof(float) : sizeof(uint16_t)));
-    return {from[0], wide ? from[1] : make_uint2(0, 0)};
+// The norm of an item, of which a lane has four neighbouring columns of a row.
+class RowNorm {
+ public:
+  RowNorm() = default;
+  // What can be done before the item's values are there, in few registers: the weight, which comes from memory, is brought
+  // near.
+  __device__ RowNorm(const TrellinkLinear& params, const Exchange& exchange, const FinishItems& item, uint32_t lane) {
+    const TrellinkNorm& norm = params.norm;
+    if (!norm.out) return;
+    const uint64_t bytes = norm.weight_dtype == TRELLINK_DTYPE_F32 ? sizeof(float) : sizeof(uint16_t);
+    ptx::prefetch_l2(reinterpret_cast<const void*>(norm.weight + column(item, lane) * bytes));
+    own_post_ = ptx::opaque(exchange.posts(params.rows * item.groups()).copy(lane) + SumLayout::post(item.place()));
   }
 
-  __device__ __forceinline__ void unpack(uint32_t dtype, float (&v)[4]) const {
-    const uint32_t words[4] = {low.x, low.y, high.x, high.y};
-    unpack4(low, dtype, v);
-    if (dtype != TRELLINK_DTYPE_F32) return;
+  // Posts or stores the sum of the squares of the item, whose values v are as they were stored.
+  __device__ void leave_squares(const TrellinkLinear& params, const Exchange& exchange, const FinishItems& item,
+                                const float (&v)[4], uint32_t lane) const {
+    float sum = __fmul_rn(v[0], v[0]);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = __uint_as_float(words[i]);
+    for (int i = 1; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
+    sum = warp_sum(sum);
+    const TrellinkNorm& norm = params.norm;
+    if (norm.out && lane < Exchange::Posts::kCopies) exchange.post(own_post_, __float_as_uint(sum));
+    if (norm.squares && lane == 0) {
+      constexpr uint32_t kGroupStrips = kGroup / kTile;
+      const uint64_t place = item.row() * norm.square_stride + params.first_strip / kGroupStrips + item.group();
+      reinterpret_cast<float*>(norm.squares)[place] = sum;
+    }
   }
-};
 
-// Brings the weights of an item near while its sum is awaited: they come from memory.
-__device__ __forceinline__ void prefetch_weight(const TrellinkNorm& norm, uint32_t group, uint32_t lane) {
-  const uint64_t bytes = norm.weight_dtype == TRELLINK_DTYPE_F32 ? sizeof(float) : sizeof(uint16_t);
-  ptx::prefetch_l2(reinterpret_cast<const void*>(norm.weight + (group * kGroup + 4 * lane) * bytes));
-}
-
-// Posts or stores the sum of the squares of an item, whose values v are rounded here as they were stored.
-__device__ __forceinline__ void leave_squares(const TrellinkLinear& params, const Exchange& exchange, uint32_t item,
-                                             float (&v)[4], uint32_t lane) {
-  const uint32_t dtype = params.segment[0].out_dtype;
-  if (dtype != TRELLINK_DTYPE_F32) unpack4(pack4(v, dtype), dtype, v);
-  float sum = __fmul_rn(v[0], v[0]);
-#pragma unroll
-  for (int i = 1; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
-  sum = warp_sum(sum);
-  if (lane != 0) return;
-  const TrellinkNorm& norm = params.norm;
-  if (norm.out) exchange.post(item, __float_as_uint(sum));
-  if (norm.squares) {
-    constexpr uint32_t kGroupStrips = kGroup / kTile;
-    const uint32_t groups = params.strips / kGroupStrips;
-    const uint32_t row = quotient(item, groups), group = item - row * groups;
-    const uint64_t place = row * norm.square_stride + params.first_strip / kGroupStrips + group;
-    reinterpret_cast<float*>(norm.squares)[place] = sum;
-  }
-}
-
-// The sum of the squares of the row whose items begin at `first`: a lane adds every 32nd item, then the lanes
-// are added. False if the wait failed.
-__device__ __forceinline__ bool collect_squares(const Exchange& exchange, uint64_t first, uint32_t groups, uint32_t lane,
-                                                float& sum) {
-  constexpr uint32_t kBatch = 2;  // polled together: as many as lanes have in rows of 8192
-  sum = 0;
-#pragma unroll 1
-  for (uint32_t group = lane; group < groups; group += kBatch * kLanes) {
-    uint32_t squares[kBatch];
-    const uint32_t count = (groups - group + kLanes - 1) / kLanes;
-    if (!exchange.await_posts(first + group, kLanes, count, squares)) return false;
-#pragma unroll
-    for (uint32_t b = 0; b < kBatch; ++b) sum = __fadd_rn(sum, __uint_as_float(squares[b]));
-  }
-  return true;
-}
-
-// Normalises the items that this warp has finished, `finish_rows`' items in its order.
-__device__ __forceinline__ void normalise_rows(const TrellinkLinear& params, const Exchange& exchange,
-                                               const FinishItems& items) {
-  const TrellinkNorm& norm = params.norm;
-  const TrellinkSegment& segment = params.segment[0];
-  // Opaque, or the compiler keeps what it knows of the thread in registers through the main loop.
-  const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
-#pragma unroll 1
-  for (FinishItems item = items; item.more(); item.next()) {
-    const uint32_t column = item.group() * kGroup + 4 * lane;
-    const uint64_t element = item.row() * segment.out_stride + column;
-    const Raw4 raw = Raw4::load(segment.out, element, segment.out_dtype);
-    const Raw4 raw_weight = Raw4::load(norm.weight, column, norm.weight_dtype);
-    float v[4], weight[4];
-    raw.unpack(segment.out_dtype, v);
-    raw_weight.unpack(norm.weight_dtype, weight);
+  // Begins to wait for the sum of the squares of the item's row, and multiplies the values by the weight.
+  __device__ void begin(const TrellinkLinear& params, const Exchange& exchange, const FinishItems& item, uint32_t lane,
+                        float (&v)[4]) {
+    const TrellinkNorm& norm = params.norm;
+    const Raw4 raw = Raw4::load(norm.weight, column(item, lane), norm.weight_dtype);
+    posts_ = exchange.posts(params.rows * item.groups()).copy(item.group()) +
+             SumLayout::post(item.row() * item.groups() + lane);
+    float weight[4];
+    raw.unpack(norm.weight_dtype, weight);
 #pragma unroll
     for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], weight[i]);
-    float sum;
-    const bool arrived = collect_squares(exchange, item.row() * item.groups(), item.groups(), lane, sum);
-    // A failed call's outputs are void.
-    if (!__all_sync(0xffffffffu, arrived)) return;
-    const float scale = __frsqrt_rn(__fmaf_rn(warp_sum(sum), norm.inverse_n, norm.epsilon));
+  }
+
+  // Looks for the sum of the squares of the item's row, the same in all lanes: a lane adds every 32nd item, then the lanes
+  // are added. False if not all of it has come.
+  __device__ bool look(const Exchange& exchange, const FinishItems& item, uint32_t lane, float& sum) const {
+    constexpr uint32_t kBatch = 2;  // polled together: as many as lanes have in rows of 8192
+    sum = 0;
+#pragma unroll 1
+    for (uint32_t group = lane; group - lane < item.groups(); group += kBatch * kLanes) {
+      uint32_t squares[kBatch];
+      if (!exchange.look_for_posts(posts_, group, kLanes, item.groups(), squares)) return false;
+#pragma unroll
+      for (uint32_t b = 0; b < kBatch; ++b) sum = __fadd_rn(sum, __uint_as_float(squares[b]));
+    }
+    sum = warp_sum(sum);
+    return true;
+  }
+
+  // Normalises the item, of which v are the values times the weight, by the sum of the squares of the row.
+  static __device__ void store(const TrellinkLinear& params, const FinishItems& item, uint32_t lane, float squares,
+                               float (&v)[4]) {
+    const TrellinkNorm& norm = params.norm;
+    const float scale = __frsqrt_rn(__fmaf_rn(squares, norm.inverse_n, norm.epsilon));
 #pragma unroll
     for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], scale);
-    *reinterpret_cast<uint2*>(reinterpret_cast<uint16_t*>(norm.out) + element) = pack4(v, norm.out_dtype);
+    auto* to = reinterpret_cast<uint16_t*>(norm.out) + element(params.segment[0], item, lane);
+    *reinterpret_cast<uint2*>(to) = pack4(v, norm.out_dtype);
   }
-}
+
+  // Reads back what this lane has stored of an item.
+  static __device__ void read_back(const TrellinkSegment& segment, const FinishItems& item, uint32_t lane, float (&v)[4]) {
+    Raw4::load(segment.out, element(segment, item, lane), segment.out_dtype).unpack(segment.out_dtype, v);
+  }
+
+ private:
+  // The first of the lane's columns.
+  static __device__ uint32_t column(const FinishItems& item, uint32_t lane) { return item.group() * kGroup + 4 * lane; }
+
+  static __device__ uint64_t element(const TrellinkSegment& segment, const FinishItems& item, uint32_t lane) {
+    return item.row() * segment.out_stride + column(item, lane);
+  }
+
+  uint64_t* own_post_;
+  const uint64_t* posts_;  // of the row, from that of the lane on
+};
 
 }  // namespace trellink
