@@ -223,17 +223,11 @@ class Exchange {
     return true;
   }
 
-  // Where the CTAs of this rank post words for each other about the runs of the message, of which there are `runs`. Nobody
-  // else writes there.
-  struct Posts {
-    static constexpr uint32_t kCopies = SumLayout::kPostCopies;
-    uint64_t* first;
-    uint32_t runs;
-    // One of the copies, of which any number tells one. Who posts writes all of them, who reads takes any.
-    __device__ uint64_t* copy(uint32_t i) const { return first + SumLayout::post(i % kCopies * runs); }
-  };
-  __device__ Posts posts(uint32_t runs) const {
-    return {slot(params_.rank, params_.rank) + SumLayout::run(runs), runs};
+  // Where the CTAs of this rank post words for each other about the runs of the message, of which there are `runs`: nobody
+  // else writes there. Who posts writes all kPostCopies of it, who reads takes one, of which any number tells which.
+  static constexpr uint32_t kPostCopies = SumLayout::kPostCopies;
+  __device__ uint64_t* posts(uint32_t runs, uint32_t copy) const {
+    return slot(params_.rank, params_.rank) + SumLayout::run(runs) + SumLayout::post(copy % kPostCopies * runs);
   }
 
   // Posts a word about the run whose post this is.
@@ -242,11 +236,11 @@ class Exchange {
   }
 
   // Looks for what is posted about `count` runs, as look() does for sums: words[i] about run `index` + i * `stride`, and 0
-  // beyond the last. `posts`: the post of run `index` % `stride`.
+  // beyond the last. `posts`: of all of them.
   template <uint32_t kWords>
   __device__ bool look_for_posts(const uint64_t* posts, uint32_t index, uint32_t stride, uint32_t count,
                                  uint32_t (&words)[kWords]) const {
-    const uint64_t* from = posts + SumLayout::post(index - index % stride);
+    const uint64_t* from = posts + SumLayout::post(index);
 #pragma unroll 1
     for (uint32_t polls = 0; polls < polls_per_check(); ++polls) {
       uint32_t missing = 0;

@@ -69,53 +69,56 @@ class Finish {
 };
 
 // Finishes the items of this warp, whose own sums `kept` has where they stay with the cluster. kNorm: and what
-// TrellinkNorm says.
+// TrellinkNorm says. What a wait that lasts takes stands in front of both looks: what is rarely done shall not lie behind
+// them.
 template <bool kNorm, bool kOneSegment, class Kept>
 __device__ __forceinline__ void finish_rows(const TrellinkLinear& params, const Exchange& exchange,
                                             const FinishItems& items, const Kept& kept) {
   const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
   const bool keeps_own = params.whole_groups;
-  Exchange::Wait wait;
-  bool late = false;
-  float v[4] = {0, 0, 0, 0};
-  [[maybe_unused]] RowNorm norm;
-  [[maybe_unused]] bool posted = false;  // all the squares
   FinishItems item = items;
+  [[maybe_unused]] const RowNorm norm(params, exchange, item, lane);
+  float v[4] = {0, 0, 0, 0};
+  Exchange::Wait wait;
+  bool late = false, all_posted = false;
 #pragma unroll 1
   while (item.more()) {
-    // A failed call's outputs are void.
     if (late) {
-      const bool goes_on = posted ? exchange.wait_longer_for_posts(item.place(), wait)
-                                  : exchange.wait_longer(item.place(), lane, keeps_own, wait);
+      const bool goes_on = all_posted ? exchange.wait_longer_for_posts(item.place(), wait)
+                                      : exchange.wait_longer(item.place(), lane, keeps_own, wait);
+      // A failed call's outputs are void.
       if (!__all_sync(0xffffffffu, goes_on)) return;
     }
-    if (!posted) {
+    if (!all_posted) {
       const Finish<kOneSegment> finish(params, params.first_strip + item.group() * FinishItems::kGroupStrips, item.row(), lane);
-      if constexpr (kNorm) norm = RowNorm(params, exchange, item, lane);
+      if constexpr (kNorm) norm.prefetch_weight();
       if (keeps_own) kept.load(item.row(), item.group(), lane, v);
       late = !exchange.look(item.place(), lane, keeps_own, v);
       if (late) continue;
       finish.transform(v, lane);
       finish.store(v);
-      if constexpr (kNorm) norm.leave_squares(params, exchange, item, v, lane);
       wait = {};
-      posted = kNorm && item.is_last();
-      if (!posted) {
+      if constexpr (kNorm) {
+        norm.leave_squares(v);
+        all_posted = item.is_last();
+      }
+      if (!all_posted) {
         item.next();
         continue;
       }
       if (!params.norm.out) return;
-      if constexpr (kNorm) norm.begin(params, exchange, item, lane, v);
+      if constexpr (kNorm) norm.apply_weight(v);
     }
+    // The last item first, which is in registers, then the others.
     if constexpr (kNorm) {
       float squares;
-      late = !norm.look(exchange, item, lane, squares);
+      late = !norm.look(squares);
       if (late) continue;
-      RowNorm::store(params, item, lane, squares, v);
+      norm.store(squares, v);
       if (item.is_first()) return;
       item.previous();
-      RowNorm::read_back(params.segment[0], item, lane, v);
-      norm.begin(params, exchange, item, lane, v);
+      norm.read_back(v);
+      norm.apply_weight(v);
       wait = {};
     }
   }

@@ -201,7 +201,7 @@ fn a_call_cut_between_rows_normalises_each() {
 }
 
 /// Calls with and without a norm in turn, of the given rows; `skip` says how many epochs to skip before
-/// a call.
+/// a call. One CTA or another is late.
 fn calls(config: &SimGroup, seed: u64, rows: &[(usize, bool)], skip: impl Fn(usize) -> u32 + Sync) {
     let mut rng = StdRng::seed_from_u64(seed);
     let random = Random::new(&mut rng, 256, 256, Codebook::Mul1, rate(4));
@@ -216,6 +216,7 @@ fn calls(config: &SimGroup, seed: u64, rows: &[(usize, bool)], skip: impl Fn(usi
         })
         .collect();
     on_ranks(config, |rank, mut sim| {
+        sim.set_faults(&[Fault::DelayedCta]);
         for (i, (call, norm)) in calls.iter().enumerate() {
             sim.skip(Channel::Group, skip(i));
             let result = call.run(&mut sim, rank, &split, *norm);
@@ -241,17 +242,18 @@ fn calls_with_and_without_a_norm_follow_one_another_across_the_wrap_of_epochs() 
 
 #[test]
 fn a_packet_of_a_quarter_of_all_tags_ago_is_not_taken_for_a_post() {
+    // Three rows of 256 columns take a launch for two and one for the third, whose posts lie where the first has sums.
     let config = SimGroup {
         scrub_period: 4,
-        slot_values: 4096,
+        slot_values: 600,
         ..group(2)
     };
-    // Epochs 1 to 13, then those whose posts have the tags of epochs 2 and 3, in which the operations were the
-    // same. The first of these is of the other parity than the call before, in which a peer may still be.
-    let skip = |call| if call == 13 { (1 << 14) - 12 } else { 0 };
-    let mut rows = vec![(8, false), (8, false), (8, false)];
-    rows.extend([(1, false); 10]);
-    rows.extend([(8, true), (8, true)]);
+    // Epochs 1 and 2, 3 to 13, and two, of which the posts of the second have the tag of epoch 1. The first of these is of
+    // the other parity than the call before, in which a peer may still be.
+    let skip = |call| if call == 12 { (1 << 14) - 14 } else { 0 };
+    let mut rows = vec![(3, false)];
+    rows.extend([(1, false); 11]);
+    rows.push((3, true));
     calls(&config, 44, &rows, skip);
 }
 
