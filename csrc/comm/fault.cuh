@@ -34,6 +34,8 @@ enum Fault : uint32_t {
   // Waits would look at them after two thousand million polls. The kernels are the same ones but for that number, so
   // beside them what bounding a wait does is measured alone; beside the others what its code being there does, too.
   kUnaskedWait = 128,
+  // CTAs with an odd number begin as if a peer had just told this rank to stop, the others had read that word before.
+  kHalfStopped = 256,
 };
 
 // Longer in the simulator, where a peer takes milliseconds to get a call ahead.
@@ -54,6 +56,9 @@ __device__ __forceinline__ void hold_up(uint32_t epoch, uint32_t rank, uint32_t 
   for (const uint64_t start_ns = ptx::globaltimer_ns(); ptx::globaltimer_ns() - start_ns < kDelayNs;) {
   }
 }
+
+// Whether a CTA is to begin as if it had read the stop word as set.
+__device__ __forceinline__ bool stops() { return has(kHalfStopped) && blockIdx.x % 2 == 1; }
 
 // Whether a packet gets lost on its way.
 __device__ __forceinline__ bool drops(uint32_t epoch, uint32_t from, uint32_t to, uint64_t place) {

@@ -19,6 +19,8 @@ pub enum Fault {
     Equal = 16,
     /// Tags are not compared.
     AnyTag = 32,
+    /// CTAs with an odd number begin as if they had been told to stop.
+    HalfStopped = 256,
 }
 
 /// Makes the launches of the calling thread from now on have these faults and no others.

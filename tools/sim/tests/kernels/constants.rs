@@ -29,6 +29,7 @@ fn faults_have_the_numbers_of_the_source() {
         Fault::OneHalf,
         Fault::Equal,
         Fault::AnyTag,
+        Fault::HalfStopped,
     ];
     let here = here.map(|fault| (format!("{fault:?}"), fault as u32));
     assert_eq!(here[..], faults_of_the_source()[..]);

@@ -2,10 +2,11 @@
 
 use crate::common::*;
 use rand::{rngs::StdRng, SeedableRng};
+use std::time::Duration;
 use trellink::format::{Bits, DType};
 use trellink::plan::LinearKernel;
 use trellink::{Arithmetic, Split};
-use trellink_sim::{most_tokens, Buffer, Epilogues, SimGroup, SimLinear, SimNorm};
+use trellink_sim::{most_tokens, Buffer, Epilogues, Fault, SimGroup, SimLinear, SimNorm};
 
 /// Rows that the fastest arithmetic gives to a kernel.
 fn rows(kernel: LinearKernel) -> &'static [usize] {
@@ -84,6 +85,71 @@ fn kernels_for_one_format_give_the_bits_of_those_for_all() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// States of a report.
+const OK: u32 = 0;
+const ABORTED: u32 = 3;
+
+/// A peer's word to stop may come between the loads of two CTAs of a cluster: one does not begin, the other does. The
+/// launch ends all the same, on this rank as told to stop, and on the other, which waits in vain, by its deadline. (That
+/// the sums of the one stay until the other has read them is not seen here.)
+#[test]
+fn a_cluster_of_which_one_cta_is_told_to_stop_ends() {
+    let mut rng = StdRng::seed_from_u64(82);
+    // In the first epoch of these old tags are rewritten, in the second not.
+    for ((k, n), first_epoch) in [(512, 128), (2176, 128)]
+        .into_iter()
+        .flat_map(|shape| [(shape, 1), (shape, 2)])
+    {
+        for kernel in LinearKernel::ALL {
+            let Some(&(codebook, half_bits)) = kernel.straight_formats().first() else {
+                continue;
+            };
+            let bits = Bits::from_half_bits(half_bits).unwrap();
+            let rows = rows(kernel)[0];
+            if rows > most_tokens() {
+                continue;
+            }
+            let random = Random::new(&mut rng, k, n, codebook, bits);
+            let linear = random.linear();
+            let x = random_input(&mut rng, rows * k);
+            let config = SimGroup {
+                sms: 2,
+                max_shared_bytes: 227 << 10,
+                cluster_pairs: 1,
+                scrub_period: 4,
+                first_epoch,
+                timeout: Duration::from_millis(50),
+                ..group(2)
+            };
+            let states = on_ranks(&config, |rank, mut sim| {
+                let range = Split::even(k, 2).unwrap().range(rank);
+                let layer = SimLinear::new(&linear.rows(range.clone()).unwrap());
+                let x = columns_of(&x, k, range);
+                if rank == 0 {
+                    sim.set_faults(&[Fault::HalfStopped]);
+                }
+                let fastest = Arithmetic::Fastest;
+                row_parallel_call_with(
+                    &mut sim,
+                    fastest,
+                    &layer,
+                    &x,
+                    (rows, n),
+                    Epilogues::default(),
+                );
+                assert_eq!(sim.straight_launches(), 1);
+                sim.report().0
+            });
+            let place = format!("{codebook} {bits} {rows} rows of {k} x {n}, epoch {first_epoch}");
+            assert_eq!(states[0], ABORTED, "{place}");
+            assert_ne!(
+                states[1], OK,
+                "{place}: it waits for what rank 0 has not sent"
+            );
         }
     }
 }
