@@ -46,7 +46,7 @@ struct ExchangeState {
     const auto* stop = reinterpret_cast<const uint32_t*>(arena + ArenaLayout{params.world, params.slot_packets}.stop());
     return {ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
             ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask),
-            fault::stops()                     ? TRELLINK_STATE_ABORTED
+            fault::stops()                      ? TRELLINK_STATE_ABORTED
             : fault::has(fault::kUnboundedWait) ? TRELLINK_STATE_OK
                                                 : ptx::ld_relaxed_sys(stop)};
   }

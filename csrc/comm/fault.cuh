@@ -34,7 +34,7 @@ enum Fault : uint32_t {
   // Waits would look at them after two thousand million polls. The kernels are the same ones but for that number, so
   // beside them what bounding a wait does is measured alone; beside the others what its code being there does, too.
   kUnaskedWait = 128,
-  // CTAs with an odd number begin as if a peer had just told this rank to stop, the others had read that word before.
+  // CTAs with an odd number begin as if a peer's word to stop had come before they read it, and after the others had.
   kHalfStopped = 256,
 };
 

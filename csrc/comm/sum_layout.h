@@ -7,7 +7,7 @@
 //
 // Behind the message lie packets that the CTAs of a rank post for each other, one for each run, in its own slot of its own
 // arena. They lie side by side, for a warp reads those of a whole row. Slots have a place for each value, of which a message
-// takes three quarters and its posts a 64th.
+// takes three quarters and its posts, two copies, a 32nd.
 #pragma once
 
 #include "comm/packet.h"

@@ -26,8 +26,8 @@ __device__ __forceinline__ float warp_sum(float x) {
 }
 
 // The norm of an item, of which a lane has four neighbouring columns of a row. Nothing of it is kept from one step to the
-// next: beside more than 96 registers a thread there is no room for the transform of bf16 inputs that is launched ahead of the next
-// call.
+// next: beside more than 96 registers a thread there is no room for the transform of bf16 inputs that is launched ahead of
+// the next call.
 class RowNorm {
  public:
   __device__ RowNorm(const TrellinkLinear& params, const Exchange& exchange, const FinishItems& item, uint32_t lane)
