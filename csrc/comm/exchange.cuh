@@ -227,9 +227,8 @@ class Exchange {
 
   // Where the CTAs of this rank post words for each other about the runs of the message, of which there are `runs`: nobody
   // else writes there. Who posts writes all kPostCopies of it, who reads takes one, of which any number tells which.
-  static constexpr uint32_t kPostCopies = SumLayout::kPostCopies;
   __device__ uint64_t* posts(uint32_t runs, uint32_t copy) const {
-    return slot(params_.rank, params_.rank) + SumLayout::run(runs) + SumLayout::post(copy % kPostCopies * runs);
+    return slot(params_.rank, params_.rank) + SumLayout::run(runs) + SumLayout::post(copy % SumLayout::kPostCopies * runs);
   }
 
   // Posts a word about the run whose post this is.

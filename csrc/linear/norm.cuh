@@ -46,7 +46,7 @@ class RowNorm {
 #pragma unroll
     for (int i = 1; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
     sum = warp_sum(sum);
-    if (norm_.out && lane_ < Exchange::kPostCopies) {
+    if (norm_.out && lane_ < SumLayout::kPostCopies) {
       exchange_.post(posts(lane_) + SumLayout::post(item_.place()), __float_as_uint(sum));
     }
     if (norm_.squares && lane_ == 0) {

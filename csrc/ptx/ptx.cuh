@@ -132,12 +132,6 @@ __device__ __forceinline__ uint32_t opaque(uint32_t x) {
   return x;
 }
 
-template <class T>
-__device__ __forceinline__ T* opaque(T* x) {
-  asm volatile("" : "+l"(x));
-  return x;
-}
-
 // The CTA's warp that this thread belongs to, in a way that tells the compiler that it is the same for
 // all lanes: branches on it then need no reconvergence around warp operations.
 __device__ __forceinline__ uint32_t warp_index() {

@@ -83,10 +83,6 @@ inline float exp2(float x) { return std::exp2(x); }
 inline uint32_t grid_ctas() { return gridDim.x; }
 
 inline uint32_t opaque(uint32_t x) { return x; }
-template <class T>
-T* opaque(T* x) {
-  return x;
-}
 
 template <class T>
 class SharedPointer {

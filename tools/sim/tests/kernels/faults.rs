@@ -22,9 +22,9 @@ const FIRST_EPOCH: usize = 2;
 const LONG: Duration = Duration::from_secs(600);
 
 /// The states of a report.
-const OK: u32 = 0;
+pub const OK: u32 = 0;
 const PEER_TIMEOUT: u32 = 1;
-const STOPPED: u32 = 3;
+pub const STOPPED: u32 = 3;
 const MISMATCH: u32 = 4;
 
 /// What a rank has seen.
