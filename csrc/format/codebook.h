@@ -45,11 +45,11 @@ TRELLINK_HD W two_halves(W x) {
 template <Codebook kCodebook, class W>
 TRELLINK_HD W scramble(W state) {
   if constexpr (kCodebook == Codebook::kMul1) {
-    return state * kMul1Multiplier;
+    return state * (kMul1Multiplier * kHalvesOnce);
   } else if constexpr (kCodebook == Codebook::kMcg) {
-    return two_halves(state * kMcgMultiplier);
+    return two_halves(state * (kMcgMultiplier * kHalvesOnce));
   } else {
-    return two_halves(state * k3instMultiplier + k3instIncrement);
+    return two_halves(state * (k3instMultiplier * kHalvesOnce) + k3instIncrement);
   }
 }
 

@@ -51,13 +51,6 @@ struct HalfPlace {
   }
 };
 
-// The 16 bits at [kPos, kPos + 16) of a stream, right-aligned.
-template <int kPos, class W>
-TRELLINK_HD W stream_half(const W* words) {
-  using Place = HalfPlace<kPos>;
-  return half_at<Place::kShift>(Place::word(words));
-}
-
 // The kCount < 16 bits at [kPos, kPos + kCount) of a stream, right-aligned.
 template <int kPos, int kCount, class W>
 TRELLINK_HD W stream_bits(const W* words) {
@@ -93,20 +86,76 @@ TRELLINK_HD W seam(const W* own, const W* prev, const W* prev2) {
   }
 }
 
+// Where the windows of a lane's part of a tile lie, in bits of a stream: the lane's words of the block, behind one word of
+// which the lane before has the bits, so that nothing lies before 0.
+template <int kHalfBits, int kTileIndex>
+struct TileWindows {
+  using B = Block<kHalfBits>;
+  static constexpr int kBits = B::kLaneTileBits;
+  static constexpr int kStart = 32 + kTileIndex * kBits;
+  // Parts that are whole words: the last word of the lane before is followed by the lane's first, without a seam.
+  static constexpr bool kWhole = kBits % 32 == 0;
+
+  static constexpr TRELLINK_HD int first(int j) { return kStart + B::window_end(j) - kStateBits; }
+  // Whether window j reaches back over a seam; the others lie in words that follow each other.
+  static constexpr TRELLINK_HD bool in_seam(int j) { return !kWhole && B::window_end(j) < kStateBits; }
+
+  // A view is the 32 bits from some bit on, which serve windows that begin there or whole bytes later. This is where that
+  // of window j begins: as far in front as leaves every window in one.
+  static constexpr TRELLINK_HD int view(int j) {
+    int begin = first(j);
+    for (int i = 0, last = -1; i <= j; ++i) {
+      if (in_seam(i) || (first(j) - first(i)) % 8 != 0) continue;
+      if (last < 0 || first(i) + kStateBits > last + 32) last = first(i);
+      begin = last;
+    }
+    return begin;
+  }
+  // Whether windows of a view reach into a second word.
+  static constexpr TRELLINK_HD bool crosses(int view_begin) {
+    for (int i = 0; i < kLaneWeights; ++i) {
+      if (!in_seam(i) && view(i) == view_begin && first(i) + kStateBits > view_begin / 32 * 32 + 32) return true;
+    }
+    return false;
+  }
+
+  template <int kWord, class W>
+  static TRELLINK_HD W word(const W* own, const W* prev) {
+    constexpr bool kBefore = kWhole && kWord < kStart / 32;
+    return kBefore ? prev[kWord - 1 + kBits / 32] : own[kWord - 1];
+  }
+};
+
+// The state of weight kWeight of a tile, whose window does not reach back over a seam.
+template <int kHalfBits, int kTileIndex, int kWeight, class W>
+TRELLINK_HD W stream_state(const W* own, const W* prev) {
+  using Windows = TileWindows<kHalfBits, kTileIndex>;
+  constexpr int kFirst = Windows::first(kWeight), kView = Windows::view(kWeight);
+  if constexpr (kFirst % 8 != 0 && Windows::crosses(kView)) {
+    constexpr int kWord = kView / 32;
+    const W view = funnel_right<32 - kView % 32>(Windows::template word<kWord>(own, prev),
+                                                 Windows::template word<kWord + 1>(own, prev));
+    return state_at<kView + 16 - kFirst>(view);
+  } else if constexpr (constexpr int kWord = kFirst / 32; kFirst % 32 <= 16) {
+    return state_at<16 - kFirst % 32>(Windows::template word<kWord>(own, prev));
+  } else {
+    return state_across(Windows::template word<kWord>(own, prev), Windows::template word<kWord + 1>(own, prev));
+  }
+}
+
 // The states of the lane's eight weights of tile kTileIndex.
 // own, prev, prev2: the block's words of this lane, of the lane before and of the one before that
 // (of these only the words that needs_previous() names, and prev2 only if kHistoryLanes == 2).
 template <int kHalfBits, int kTileIndex, class W>
 TRELLINK_HD void lane_states(const W* own, const W* prev, const W* prev2, W (&states)[kLaneWeights]) {
-  using B = Block<kHalfBits>;
-  constexpr int kStart = kTileIndex * B::kLaneTileBits;
-  const W joined = seam<kHalfBits, kTileIndex>(own, prev, prev2);
+  using Windows = TileWindows<kHalfBits, kTileIndex>;
+  [[maybe_unused]] W joined;
+  if constexpr (!Windows::kWhole) joined = seam<kHalfBits, kTileIndex>(own, prev, prev2);
   static_for<kLaneWeights>([&](auto j) TRELLINK_LAMBDA {
-    constexpr int kEnd = B::window_end(j);
-    if constexpr (kEnd < kStateBits) {
-      states[j] = half_at<kStateBits - kEnd>(joined);
+    if constexpr (Windows::in_seam(j)) {
+      states[j] = state_at<kStateBits - Block<kHalfBits>::window_end(j)>(joined);
     } else {
-      states[j] = stream_half<kStart + kEnd - kStateBits>(own);
+      states[j] = stream_state<kHalfBits, kTileIndex, j>(own, prev);
     }
   });
 }

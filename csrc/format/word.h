@@ -54,20 +54,12 @@ TRELLINK_HD W funnel_right(W hi, W lo) {
 // Bits [kShift, kShift + 16) of x, right-aligned.
 template <int kShift, class W>
 TRELLINK_HD W half_at(W x) {
-  static_assert(kShift >= 0 && kShift <= 16, "the window must lie inside the word");
-#if defined(__CUDA_ARCH__)
-  // One PRMT with a zero operand takes a byte-aligned half. Any other is aligned first by a shift to
-  // the left, which the multiplier can do and neighbouring windows share.
-  constexpr int kAlign = (8 - kShift % 8) % 8;
-  constexpr uint32_t kFirst = (kShift + kAlign) / 8;
-  return ptx::prmt(x << kAlign, 0u, 0x4400u | (kFirst + 1) << 4 | kFirst);
-#else
+  static_assert(kShift >= 0 && kShift <= 16, "the half must lie inside the word");
   if constexpr (kShift == 16) {
     return x >> 16;
   } else {
     return (x >> kShift) & 0xffffu;
   }
-#endif
 }
 
 // Bits [kShiftA, kShiftA + 16) of a above bits [kShiftB, kShiftB + 16) of b.
@@ -80,6 +72,39 @@ TRELLINK_HD W join_halves(W a, W b) {
   }
 #endif
   return (a >> kShiftA) << 16 | half_at<kShiftB>(b);
+}
+
+// A state as codebooks take it. On a GPU it stands in both halves of a word: so one PRMT takes its two bytes from
+// any two words, with no zero among them. The multiplication that follows takes it once, by kHalvesOnce.
+#if defined(__CUDA_ARCH__)
+constexpr uint32_t kHalvesOnce = 0xffff0001u;  // times 0x10001 it is 1 modulo 2^32
+#else
+constexpr uint32_t kHalvesOnce = 1;
+#endif
+
+// Bits [kShift, kShift + 16) of x as a state.
+template <int kShift, class W>
+TRELLINK_HD W state_at(W x) {
+  static_assert(kShift >= 0 && kShift <= 16, "the window must lie inside the word");
+#if defined(__CUDA_ARCH__)
+  // A window that is not whole bytes is brought to them by a shift to the left, which the multiplier can do and
+  // neighbouring windows share.
+  constexpr int kAlign = (8 - kShift % 8) % 8;
+  constexpr uint32_t kFirst = (kShift + kAlign) / 8;
+  return ptx::prmt(x << kAlign, 0u, 0x1010u + kFirst * 0x1111u);
+#else
+  return half_at<kShift>(x);
+#endif
+}
+
+// The low byte of hi above the high byte of lo as a state.
+template <class W>
+TRELLINK_HD W state_across(W hi, W lo) {
+#if defined(__CUDA_ARCH__)
+  return ptx::prmt(lo, hi, 0x4343u);
+#else
+  return (hi & 0xffu) << 8 | lo >> 24;
+#endif
 }
 
 }  // namespace trellink
