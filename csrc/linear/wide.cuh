@@ -33,19 +33,29 @@ struct Wide : FloatSums<kBlocks> {
   // Tiles whose warpgroup MMAs are started together, as measured (docs/performance.md).
   static constexpr int kTilesTogether = kBlocks > 4 ? 2 : 1;
 
-  // A group of inputs is [tile][8 tokens]. For MMAs of warpgroups these are what the tensor core calls core matrices:
-  // [8 of a tile's 16 channels, twice][token][channel] fp16. For those of a warp, what a lane needs lies together:
-  // [token][quad][half] two channels.
+  // A group of inputs, fp16. For MMAs of warpgroups: [tile][8 tokens][8 of the tile's 16 channels, twice][token][channel],
+  // the last two being what the tensor core calls a core matrix. For those of a warp, what a lane needs of two tiles lies
+  // together: [pair of tiles][8 tokens][token][quad][tile][half] two channels.
   static constexpr uint32_t kCoreBytes = 8 * 16, kBlockBytes = 2 * kCoreBytes, kTileBytes = kBlocks * kBlockBytes;
-  static constexpr uint32_t kTokenBytes = kByWarpgroup ? 16 : 32, kQuadBytes = kByWarpgroup ? 4 : 8;
+  static constexpr int kPairTiles = 2;
+  static constexpr uint32_t kTokenBytes = 64, kQuadBytes = 16;
 
-  // fp16 of channels 2q, 2q+1 of a tile, q being the quad; those of 2q+8, 2q+9 follow, or are in the next core matrix.
+  // Channels 2q, 2q+1 of a tile, q being the quad; those of 2q+8, 2q+9 are in the next core matrix.
   template <class Layout>
   static __device__ __forceinline__ uint32_t* word(const Layout& held, uint32_t group, uint32_t tile, uint32_t token,
                                                    uint32_t quad) {
-    const uint32_t bytes = tile * kTileBytes + token / kMmaColumns * kBlockBytes + token % kMmaColumns * kTokenBytes +
-                           quad * kQuadBytes;
+    constexpr uint32_t kCoreTokenBytes = 16;
+    const uint32_t bytes = tile * kTileBytes + token / kMmaColumns * kBlockBytes + token % kMmaColumns * kCoreTokenBytes +
+                           quad * kCoreTokenBytes / kQuads;
     return reinterpret_cast<uint32_t*>(held.input(group, 0) + bytes);
+  }
+  // Channels 2q, 2q+1, 2q+8 and 2q+9 of both tiles of a pair.
+  template <class Layout>
+  static __device__ __forceinline__ uint4* operand(const Layout& held, uint32_t group, uint32_t pair, uint32_t token,
+                                                   uint32_t quad) {
+    const uint32_t bytes = kPairTiles * (pair * kTileBytes + token / kMmaColumns * kBlockBytes) +
+                           token % kMmaColumns * kTokenBytes + quad * kQuadBytes;
+    return reinterpret_cast<uint4*>(held.input(group, 0) + bytes);
   }
 
   // Writes a transformed row.
@@ -58,17 +68,25 @@ struct Wide : FloatSums<kBlocks> {
     // A power of two rounds nothing, so one multiplication does what two would.
     const float scale = __fmul_rn(kHadamardScale, __uint_as_float(scale_bits));
     if (quad == 0) *held.scale(group, token) = __uint_as_float(inverse_power_of_two(scale_bits));
-    uint32_t* to = word(held, group, 0, token, quad);
+    uint2 x[kBlockTiles];
 #pragma unroll
     for (int t = 0; t < kBlockTiles; ++t) {
       const float(&v)[4] = row.v[t];
-      const uint2 x = make_uint2(ptx::pack_f16x2(__fmul_rn(v[0], scale), __fmul_rn(v[1], scale)),
-                                 ptx::pack_f16x2(__fmul_rn(v[2], scale), __fmul_rn(v[3], scale)));
-      if constexpr (kByWarpgroup) {
-        to[t * kTileBytes / 4] = x.x;
-        to[(t * kTileBytes + kCoreBytes) / 4] = x.y;
-      } else {
-        *reinterpret_cast<uint2*>(to + t * kTileBytes / 4) = x;
+      x[t] = make_uint2(ptx::pack_f16x2(__fmul_rn(v[0], scale), __fmul_rn(v[1], scale)),
+                        ptx::pack_f16x2(__fmul_rn(v[2], scale), __fmul_rn(v[3], scale)));
+    }
+    if constexpr (kByWarpgroup) {
+      uint32_t* to = word(held, group, 0, token, quad);
+#pragma unroll
+      for (int t = 0; t < kBlockTiles; ++t) {
+        to[t * kTileBytes / 4] = x[t].x;
+        to[(t * kTileBytes + kCoreBytes) / 4] = x[t].y;
+      }
+    } else {
+      uint4* to = operand(held, group, 0, token, quad);
+#pragma unroll
+      for (int t = 0; t < kBlockTiles; t += kPairTiles) {
+        to[t * kTileBytes / sizeof(uint4)] = make_uint4(x[t].x, x[t].y, x[t + 1].x, x[t + 1].y);
       }
     }
   }
@@ -95,17 +113,20 @@ struct Wide : FloatSums<kBlocks> {
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
 #pragma unroll
     for (int i = 0; i < kBlocks * 4; ++i) part[i / 4][i % 4] = 0;
-    static_for<kBlockTiles>([&](auto tile) {
-      uint32_t x[kLaneWeights], a[4];
-      block.template scrambled<kCodebook, tile>(x);
-      form_weights<kCodebook>(x, a);
+    static_for<kBlockTiles / kPairTiles>([&](auto pair) {
+      uint4 b[kBlocks];
+      // Columns without a token hold anything; their results go nowhere.
 #pragma unroll
-      for (int n = 0; n < kBlocks; ++n) {
-        // Columns without a token hold anything; their results go nowhere.
-        const uint32_t token = n * kMmaColumns + row;
-        const uint2 b = *reinterpret_cast<const uint2*>(word(shared, group, tile, token, quad));
-        ptx::mma_m16n8k16_f16(part[n], a[0], a[1], a[2], a[3], b.x, b.y);
-      }
+      for (int n = 0; n < kBlocks; ++n) b[n] = *operand(shared, group, pair, n * kMmaColumns + row, quad);
+      static_for<kPairTiles>([&](auto i) {
+        uint32_t x[kLaneWeights], a[4];
+        block.template scrambled<kCodebook, pair * kPairTiles + i>(x);
+        form_weights<kCodebook>(x, a);
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n) {
+          ptx::mma_m16n8k16_f16(part[n], a[0], a[1], a[2], a[3], i == 0 ? b[n].x : b[n].z, i == 0 ? b[n].y : b[n].w);
+        }
+      });
     });
   }
 
