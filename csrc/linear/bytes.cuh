@@ -32,9 +32,10 @@ struct Bytes : ColumnPairs {
   static constexpr bool kFewTokens = true;
   static constexpr uint32_t kColumnBytes = kGroup * 4 + 64;
   static constexpr uint32_t kTokenGroupBytes = 2 * kColumnBytes;
+  // What a lane's accumulators of a strip start with, and what their sum is multiplied by.
   struct alignas(16) Scale {
+    int4 start;
     float scale;
-    int32_t start_high, start_low;  // of the accumulators
   };
   using Shared = SharedLayout<Bytes>;
 
@@ -76,8 +77,10 @@ struct Bytes : ColumnPairs {
     int32_t part[kCount][4];
 #pragma unroll
     for (int s = 0; s < kCount; ++s) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) part[s][i] = i % 2 ? scale.start_low : scale.start_high;
+      part[s][0] = scale.start.x;
+      part[s][1] = scale.start.y;
+      part[s][2] = scale.start.z;
+      part[s][3] = scale.start.w;
     }
     // A column without a token repeats the last one; its results go nowhere.
     const uint32_t column = min(row, 2 * shared.tokens - 1);
@@ -131,7 +134,8 @@ struct Bytes : ColumnPairs {
     // kMul1Offset / kMul1Slope in whole and broken part, or the product would not fit.
     constexpr int32_t kWhole = kMul1Offset / kMul1Slope, kRest = kMul1Offset % kMul1Slope;
     const int32_t start = -(kWhole * sum + kRest * sum / kMul1Slope);
-    return {__fmul_rn(greatest, kHadamardScale * kMul1Slope / (kMul1Unit * kGreatest)), start >> 8, start & 255};
+    return {make_int4(start >> 8, start & 255, start >> 8, start & 255),
+            __fmul_rn(greatest, kHadamardScale * kMul1Slope / (kMul1Unit * kGreatest))};
   }
 };
 

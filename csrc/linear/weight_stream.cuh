@@ -95,7 +95,7 @@ class WeightStream {
     const uint32_t* from = walk.blocks + static_cast<uint64_t>(span_) * place_words;
     uint32_t* to = state.place.get();
 #if __CUDA_ARCH__ >= 900
-    if (threadIdx.x % kLanes != 0) return;
+    if (!ptx::elect_one()) return;
     const uint32_t bytes = words * sizeof(uint32_t);
     ptx::mbarrier_expect(&record_.barrier, count * bytes);
     for (uint32_t s = 0; s < count; ++s) {

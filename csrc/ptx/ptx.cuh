@@ -360,6 +360,14 @@ __device__ __forceinline__ bool mbarrier_try_wait(uint64_t* barrier, uint32_t pa
   return done;
 }
 
+// True in one lane of a converged warp, the first. What is behind it the compiler knows to be of one lane, which
+// instructions of the copy engine would otherwise ask.
+__device__ __forceinline__ bool elect_one() {
+  uint32_t elected;
+  asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p; }" : "=r"(elected));
+  return elected != 0;
+}
+
 // `bytes` from global to shared memory by the copy engine: multiples of 16 at multiples of 16.
 __device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
