@@ -73,7 +73,9 @@ struct Bytes : ColumnPairs {
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
     static_assert(kCodebook == Codebook::kMul1, "only mul1 is a sum of bytes");
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
-    const Scale scale = *shared.scale(group, min(quad, shared.tokens - 1));
+    // What does not depend on the group stays in registers.
+    const uint32_t offset = group * shared.group_bytes;
+    const Scale scale = *at<Scale>(shared.scale(0, min(quad, shared.tokens - 1)), offset);
     int32_t part[kCount][4];
 #pragma unroll
     for (int s = 0; s < kCount; ++s) {
@@ -83,9 +85,9 @@ struct Bytes : ColumnPairs {
       part[s][3] = scale.start.w;
     }
     // A column without a token repeats the last one; its results go nowhere.
-    const uint32_t column = min(row, 2 * shared.tokens - 1);
+    const auto* first = operand(shared, 0, 0, min(row, 2 * shared.tokens - 1), quad);
     static_for<kBlockTiles>([&](auto tile) {
-      const uint4 b = *operand(shared, group, tile, column, quad);
+      const uint4 b = at<uint4>(first, offset)[tile * kQuads];
 #pragma unroll
       for (int s = 0; s < kCount; ++s) {
         uint32_t x[kLaneWeights];
@@ -105,6 +107,11 @@ struct Bytes : ColumnPairs {
   }
 
  private:
+  template <class T>
+  static __device__ __forceinline__ const T* at(const T* first, uint32_t offset) {
+    return reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(first) + offset);
+  }
+
   // What brings a group to integers, 0 for one that cannot be: of zeros, or so small that the inverse of its
   // greatest overflows, or with infinities or NaN, whose scale then makes the result NaN.
   static __device__ __forceinline__ float inverse_of(uint32_t magnitude) {

@@ -33,7 +33,7 @@ class WeightStream {
     __syncwarp();
   }
 
-  // The blocks of `groups` K groups of `count` neighbouring strips, the first of which begins at `strip`; a block
+  // The blocks of `groups` K groups of one strip or two neighbouring ones, `count`, the first of which begins at `strip`; a block
   // has `block_words`. The warp takes spans first, first + stride, ... What was begun before has all been taken.
   __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t groups, uint32_t first,
                         uint32_t stride) {
@@ -98,9 +98,9 @@ class WeightStream {
     if (!ptx::elect_one()) return;
     const uint32_t bytes = words * sizeof(uint32_t);
     ptx::mbarrier_expect(&record_.barrier, count * bytes);
-    for (uint32_t s = 0; s < count; ++s) {
-      ptx::copy_bulk(to + s * place_words, from + s * strip_words, bytes, &record_.barrier);
-    }
+    ptx::copy_bulk(to, from, bytes, &record_.barrier);
+    // No loop: in one the compiler finds out both addresses from the beginning.
+    if (count == 2) ptx::copy_bulk(to + place_words, from + strip_words, bytes, &record_.barrier);
 #else
     constexpr uint32_t kWordsPerCopy = 4;
     for (uint32_t s = 0; s < count; ++s) {

@@ -360,8 +360,8 @@ __device__ __forceinline__ bool mbarrier_try_wait(uint64_t* barrier, uint32_t pa
   return done;
 }
 
-// True in one lane of a converged warp, the first. What is behind it the compiler knows to be of one lane, which
-// instructions of the copy engine would otherwise ask.
+// True in one lane of a converged warp. The compiler knows that it is one; else it has the instructions of the copy engine,
+// which are a warp's, find it out in a loop.
 __device__ __forceinline__ bool elect_one() {
   uint32_t elected;
   asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p; }" : "=r"(elected));
