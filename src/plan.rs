@@ -131,7 +131,7 @@ impl LinearKernel {
         let (tokens, strips, together, paired_half_bits, token_group_bytes, scale_bytes) =
             match self {
                 LinearKernel::Bytes4 => (4, 2, 1, 8, 2 * (GROUP * 4 + 64), 32),
-                LinearKernel::Formed4 => (4, 1, 1, 0, 2 * (GROUP * 2 + 32), 4),
+                LinearKernel::Formed4 => (4, 1, 1, 0, 2 * (GROUP * 2 + 64), 4),
                 LinearKernel::Wide8 => (8, 1, 1, 0, GROUP * 2, 4),
                 LinearKernel::Wide16 => (16, 1, 4, 0, GROUP * 2, 4),
                 LinearKernel::Wide32 => (32, 1, 4, 0, GROUP * 2, 4),

@@ -73,9 +73,10 @@ struct Bytes : ColumnPairs {
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
     static_assert(kCodebook == Codebook::kMul1, "only mul1 is a sum of bytes");
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
-    // What does not depend on the group stays in registers.
+    // What does not depend on the group stays in registers. A column without a token repeats the last one; its results
+    // go nowhere.
     const uint32_t offset = group * shared.group_bytes;
-    const Scale scale = *at<Scale>(shared.scale(0, min(quad, shared.tokens - 1)), offset);
+    const Scale scale = *shared.after(shared.scale(0, min(quad, shared.tokens - 1)), offset);
     int32_t part[kCount][4];
 #pragma unroll
     for (int s = 0; s < kCount; ++s) {
@@ -84,10 +85,9 @@ struct Bytes : ColumnPairs {
       part[s][2] = scale.start.z;
       part[s][3] = scale.start.w;
     }
-    // A column without a token repeats the last one; its results go nowhere.
-    const auto* first = operand(shared, 0, 0, min(row, 2 * shared.tokens - 1), quad);
+    const uint4* first = operand(shared, 0, 0, min(row, 2 * shared.tokens - 1), quad);
     static_for<kBlockTiles>([&](auto tile) {
-      const uint4 b = at<uint4>(first, offset)[tile * kQuads];
+      const uint4 b = shared.after(first, offset)[tile * kQuads];
 #pragma unroll
       for (int s = 0; s < kCount; ++s) {
         uint32_t x[kLaneWeights];
@@ -107,11 +107,6 @@ struct Bytes : ColumnPairs {
   }
 
  private:
-  template <class T>
-  static __device__ __forceinline__ const T* at(const T* first, uint32_t offset) {
-    return reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(first) + offset);
-  }
-
   // What brings a group to integers, 0 for one that cannot be: of zeros, or so small that the inverse of its
   // greatest overflows, or with infinities or NaN, whose scale then makes the result NaN.
   static __device__ __forceinline__ float inverse_of(uint32_t magnitude) {

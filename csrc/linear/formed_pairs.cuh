@@ -25,15 +25,16 @@ struct FormedPairs : ColumnPairs {
   static constexpr bool kSpans = false;
   static constexpr bool kTransforms = true;
   static constexpr bool kFewTokens = true;
-  static constexpr uint32_t kColumnBytes = kGroup * 2 + 32;
+  static constexpr uint32_t kColumnBytes = kGroup * 2 + 64;
+  static constexpr int kPairTiles = 2;
   static constexpr uint32_t kTokenGroupBytes = 2 * kColumnBytes;
   using Shared = SharedLayout<FormedPairs>;
 
-  // What a lane with this column (2 * token, + 1 for what the rounding left) and quad feeds to the MMA of
-  // a tile: fp16 {k = 2q, 2q+1}, {2q+8, 2q+9}.
-  static __device__ __forceinline__ uint2* operand(const Shared& shared, uint32_t group, uint32_t tile,
+  // What a lane with this column (2 * token, + 1 for what the rounding left) and quad feeds to the MMAs of
+  // a pair of tiles, which follow each other: fp16 {k = 2q, 2q+1}, {2q+8, 2q+9}.
+  static __device__ __forceinline__ uint4* operand(const Shared& shared, uint32_t group, uint32_t pair,
                                                    uint32_t column, uint32_t quad) {
-    return reinterpret_cast<uint2*>(shared.input(group, 0) + column * kColumnBytes) + tile * kQuads + quad;
+    return reinterpret_cast<uint4*>(shared.input(group, 0) + column * kColumnBytes) + pair * kQuads + quad;
   }
 
   // Lane l brings channels 4l .. 4l+3 of a transformed group, not yet times kHadamardScale, whose greatest magnitude
@@ -53,14 +54,16 @@ struct FormedPairs : ColumnPairs {
       rest[i] = ptx::pack_f16x2(__fsub_rn(x, ptx::f16_to_f32(rounded[i] & 0xffffu)),
                                 __fsub_rn(y, ptx::f16_to_f32(rounded[i] >> 16)));
     }
-    // Half an operand each of two quads.
-    const uint32_t k = lane % 4 * 4;
-    auto* first = reinterpret_cast<uint32_t*>(operand(shared, group, lane / 4, 2 * token, k % 8 / 2)) + k / 8;
+    // Half of what an MMA takes, each of two quads.
+    constexpr uint32_t kQuadWords = sizeof(uint4) / sizeof(uint32_t);
+    const uint32_t k = lane % 4 * 4, tile = lane / 4;
+    auto* first = reinterpret_cast<uint32_t*>(operand(shared, group, tile / kPairTiles, 2 * token, k % 8 / 2)) +
+                  tile % kPairTiles * 2 + k / 8;
     first[0] = rounded[0];
-    first[2] = rounded[1];
+    first[kQuadWords] = rounded[1];
     first += kColumnBytes / sizeof(uint32_t);
     first[0] = rest[0];
-    first[2] = rest[1];
+    first[kQuadWords] = rest[1];
   }
 
   // As Formed::multiply.
@@ -69,17 +72,21 @@ struct FormedPairs : ColumnPairs {
                                                   uint32_t group, uint32_t lane, Accumulator (&acc)[kCount]) {
     static_assert(kCount == 1, "one strip a warp");
     const uint32_t row = lane / kQuads, quad = lane % kQuads;
-    // A column without a token repeats the last one; its results go nowhere.
-    const uint32_t column = min(row, 2 * shared.tokens - 1);
+    // What does not depend on the group stays in registers. A column without a token repeats the last one; its results
+    // go nowhere.
+    const uint32_t offset = group * shared.group_bytes;
+    const uint4* first = operand(shared, 0, 0, min(row, 2 * shared.tokens - 1), quad);
     float part[4] = {};
-    static_for<kBlockTiles>([&](auto tile) {
-      const uint2 b = *operand(shared, group, tile, column, quad);
-      uint32_t x[kLaneWeights], a[4];
-      blocks[0].template scrambled<kCodebook, tile>(x);
-      form_weights<kCodebook>(x, a);
-      ptx::mma_m16n8k16_f16(part, a[0], a[1], a[2], a[3], b.x, b.y);
+    static_for<kBlockTiles / kPairTiles>([&](auto pair) {
+      const uint4 b = shared.after(first, offset)[pair * kQuads];
+      static_for<kPairTiles>([&](auto i) {
+        uint32_t x[kLaneWeights], a[4];
+        blocks[0].template scrambled<kCodebook, pair * kPairTiles + i>(x);
+        form_weights<kCodebook>(x, a);
+        ptx::mma_m16n8k16_f16(part, a[0], a[1], a[2], a[3], i == 0 ? b.x : b.z, i == 0 ? b.y : b.w);
+      });
     });
-    const float scale = *shared.scale(group, min(quad, shared.tokens - 1));
+    const float scale = *shared.after(shared.scale(0, min(quad, shared.tokens - 1)), offset);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       acc[0].v[i] = __fmaf_rn(scale, __fadd_rn(part[2 * i], part[2 * i + 1]), acc[0].v[i]);

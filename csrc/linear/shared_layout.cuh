@@ -58,6 +58,11 @@ struct SharedLayout {
   __device__ Scale* scale(uint32_t group, uint32_t token) const {
     return reinterpret_cast<Scale*>(input(group, held_tokens<Arithmetic>(tokens))) + token;
   }
+  // What lies `bytes` behind something, such as whole groups behind what the first has.
+  template <class T>
+  static __device__ __forceinline__ const T* after(const T* p, uint32_t bytes) {
+    return reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(p) + bytes);
+  }
 };
 
 }  // namespace trellink
