@@ -838,10 +838,10 @@ mod tests {
             let shape = shape(LinearKernel::Formed4, [rows, 8, groups, 8], 8, shared);
             (shape.shared_bytes, shape.chunk_groups)
         };
-        assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 * (16 + 576), 16));
+        assert_eq!(of(1, 16, 227 << 10), (16 * 1024 + 16 * (16 + 640), 16));
         assert_eq!(
             of(100, 224, 99 << 10),
-            (16 * 1024 + 36 * (16 + 4 * 576), 36)
+            (16 * 1024 + 32 * (16 + 4 * 640), 32)
         );
         assert_eq!(
             of(1, 0, 99 << 10),

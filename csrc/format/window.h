@@ -121,8 +121,11 @@ struct TileWindows {
 
   template <int kWord, class W>
   static TRELLINK_HD W word(const W* own, const W* prev) {
-    constexpr bool kBefore = kWhole && kWord < kStart / 32;
-    return kBefore ? prev[kWord - 1 + kBits / 32] : own[kWord - 1];
+    if constexpr (kWhole && kWord < kStart / 32) {
+      return prev[kWord - 1 + kBits / 32];
+    } else {
+      return own[kWord - 1];
+    }
   }
 };
 
