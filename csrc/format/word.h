@@ -77,7 +77,8 @@ TRELLINK_HD W join_halves(W a, W b) {
 // A state as codebooks take it. On a GPU it stands in both halves of a word: so one PRMT takes its two bytes from
 // any two words, with no zero among them. The multiplication that follows takes it once, by kHalvesOnce.
 #if defined(__CUDA_ARCH__)
-constexpr uint32_t kHalvesOnce = 0xffff0001u;  // times 0x10001 it is 1 modulo 2^32
+constexpr uint32_t kHalvesOnce = 0xffff0001u;
+static_assert(0x10001u * kHalvesOnce == 1, "modulo 2^32");
 #else
 constexpr uint32_t kHalvesOnce = 1;
 #endif
