@@ -98,6 +98,7 @@ class LinearCta {
     if (ptx::opaque(threadIdx.x) == 0) state = ExchangeState::load(params_.exchange);
     if constexpr (!Arithmetic::kTransforms) {
       copy.start();
+      if (groups_ahead() == 1) weights_.begin_rest(Arithmetic::kHalfBits * kLanes, 1);
     } else if (Ring::serves(params_)) {
       first_copy(cut, piece, share).start();
     } else {
@@ -200,6 +201,14 @@ class LinearCta {
     return *ptx::shared_of_rank(&frame.exchange, 0);
   }
 
+  // How much of a warp's first span sets out before the input is there: all of a short one, or of many tokens
+  // (docs/performance.md).
+  __device__ __forceinline__ uint32_t groups_ahead() const {
+    constexpr uint32_t kLongLog2 = 2;
+    constexpr bool kMay = !Arithmetic::kTransforms && Arithmetic::kTokens <= 16;
+    return kMay && weights_.log2() >= kLongLog2 ? 1 : ~0u;
+  }
+
   // Starts this warp's weights of a piece on their way.
   __device__ __forceinline__ void begin_weights(const Cut& cut, const Piece<Arithmetic>& piece, const Share& share) {
     const TrellinkSegment& segment = params_.segment[piece.segment];
@@ -209,7 +218,8 @@ class LinearCta {
     const auto* blocks = reinterpret_cast<const uint32_t*>(segment.blocks) +
                          static_cast<uint64_t>(strip) * params_.k_groups * block_words;
     const uint32_t first = share.works() ? share.slice : cut.groups();
-    weights_.begin(blocks + cut.first_group * block_words, count, block_words, cut.groups(), first, share.slices);
+    weights_.begin(blocks + cut.first_group * block_words, count, block_words, cut.groups(), first, share.slices,
+                   groups_ahead());
   }
 
   // Brings the first piece's input scales near, which come from memory, but for those that are loaded.

@@ -4,7 +4,8 @@
 // Only the warp itself touches its place. From Hopper on the copy engine fills it, at a barrier; before,
 // there are only copies of threads (cp.async). More than one span ahead does not pay: a warp that starts
 // many copies waits for the first of them, and what is in flight already covers the memory's latency. Where an
-// iteration does much besides, spans of several groups halve the time between two of them.
+// iteration does much besides, spans of several groups halve the time between two of them. A long first span is in the
+// way of the launch that transforms the input; so its first group can set out alone.
 #pragma once
 
 #include "linear/shared_layout.cuh"
@@ -35,13 +36,27 @@ class WeightStream {
 
   // The blocks of `groups` K groups of one strip or two neighbouring ones, `count`, the first of which begins at `strip`; a block
   // has `block_words`. The warp takes spans first, first + stride, ... What was begun before has all been taken.
+  // Of the first span only `ahead` groups set out, before Hopper all; the rest by begin_rest().
   __device__ void begin(const uint32_t* strip, uint32_t count, uint32_t block_words, uint32_t groups, uint32_t first,
-                        uint32_t stride) {
+                        uint32_t stride, uint32_t ahead) {
     const WarpRecord::Walk walk = {strip, groups, stride};
     if (threadIdx.x % kLanes == 0) record_.walk = walk;
     __syncwarp();
     span_ = first;
-    if (span_ < spans_of(groups, log2())) fetch(walk, record_, count, block_words);
+    if (span_ < spans_of(groups, log2())) fetch(walk, record_, count, block_words, ahead);
+  }
+
+  // What begin() has left, of one strip.
+  __device__ void begin_rest(uint32_t block_words, uint32_t ahead) const {
+#if __CUDA_ARCH__ >= 900
+    const WarpRecord::Walk walk = record_.walk;
+    if (span_ >= spans_of(walk.groups, log2())) return;
+    const uint32_t groups = groups_of_span(walk.groups, log2(), span_);
+    if (groups <= ahead || !ptx::elect_one()) return;
+    const uint32_t* from = walk.blocks + static_cast<uint64_t>(span_) * (block_words << log2());
+    const uint32_t words = ahead * block_words, bytes = (groups - ahead) * block_words * sizeof(uint32_t);
+    ptx::copy_bulk(record_.place.get() + words, from + words, bytes, &record_.barrier);
+#endif
   }
 
   // What the warp has in shared memory. A `state` below is this, or a copy in registers.
@@ -87,8 +102,9 @@ class WeightStream {
   }
 
  private:
-  // Starts the copy of the span.
-  __device__ void fetch(const WarpRecord::Walk& walk, const WarpRecord& state, uint32_t count, uint32_t block_words) const {
+  // Starts the copy of the span, of no more than `most` of its groups, though the barrier expects all.
+  __device__ void fetch(const WarpRecord::Walk& walk, const WarpRecord& state, uint32_t count, uint32_t block_words,
+                        uint32_t most = ~0u) const {
     const uint64_t strip_words = static_cast<uint64_t>(params_.k_groups) * block_words;
     const uint32_t groups = kSpans ? groups_of_span(walk.groups, log2(), span_) : 1;
     const uint32_t place_words = block_words << log2(), words = groups * block_words;
@@ -96,8 +112,8 @@ class WeightStream {
     uint32_t* to = state.place.get();
 #if __CUDA_ARCH__ >= 900
     if (!ptx::elect_one()) return;
-    const uint32_t bytes = words * sizeof(uint32_t);
-    ptx::mbarrier_expect(&record_.barrier, count * bytes);
+    ptx::mbarrier_expect(&record_.barrier, count * words * sizeof(uint32_t));
+    const uint32_t bytes = min(groups, most) * block_words * sizeof(uint32_t);
     ptx::copy_bulk(to, from, bytes, &record_.barrier);
     // No loop: in one the compiler finds out both addresses from the beginning.
     if (count == 2) ptx::copy_bulk(to + place_words, from + strip_words, bytes, &record_.barrier);
