@@ -5,7 +5,7 @@ use crate::faults::{OK, STOPPED};
 use half::f16;
 use rand::{rngs::StdRng, SeedableRng};
 use std::time::Duration;
-use trellink::format::{Bits, DType};
+use trellink::format::{Bits, Codebook, DType, GROUP};
 use trellink::plan::LinearKernel;
 use trellink::weights::Linear;
 use trellink::{Arithmetic, Split};
@@ -96,6 +96,37 @@ fn kernels_for_one_format_give_the_bits_of_those_for_all() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// From 48 groups of a CTA on, spans have four, of which one sets out before the input is there and the others behind it;
+/// the last one here has two.
+#[test]
+fn spans_that_set_out_in_two_parts_give_the_bits_of_whole_ones() {
+    let mut rng = StdRng::seed_from_u64(83);
+    let (k, n) = (2 * 50 * GROUP, 128);
+    let random = Random::new(&mut rng, k, n, Codebook::Mul1, rate(8));
+    let linear = random.linear();
+    for rows in [8, 16] {
+        let x = random_input(&mut rng, rows * k);
+        let run = |straight| {
+            let config = SimGroup {
+                sms: 2,
+                max_shared_bytes: 227 << 10,
+                straight,
+                ..group(2)
+            };
+            on_ranks(&config, |rank, mut sim| {
+                let y = call(&mut sim, rank, &linear, &x, (rows, n), Epilogues::default());
+                (y, sim.straight_launches())
+            })
+        };
+        for (got, want) in run(true).iter().zip(run(false)) {
+            assert_eq!(got.0, want.0, "{rows} rows");
+            // Where there are no rings, the input of 16 comes in chunks.
+            assert!(got.1 == 1 || rows == 16, "{rows} rows");
+            assert_eq!(want.1, 0);
         }
     }
 }
