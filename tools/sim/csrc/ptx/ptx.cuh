@@ -246,12 +246,12 @@ inline void mbarrier_arrive(uint64_t* barrier) {
   mbarrier(barrier).complete_if_due();
 }
 
-// A copy takes place at once, or not before it is waited for.
 inline bool elect_one() {
   __syncwarp();
   return threadIdx.x % 32 == 0;
 }
 
+// A copy takes place at once, or not before it is waited for.
 inline void copy_bulk(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
   if (bytes % 16 != 0) sim::fail("a bulk copy of other than multiples of 16 bytes");
   const sim::Copy copy{aligned(static_cast<unsigned char*>(shared), 16), aligned(static_cast<const unsigned char*>(global), 16),
