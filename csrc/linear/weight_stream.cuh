@@ -55,7 +55,7 @@ class WeightStream {
     if (groups <= ahead || !ptx::elect_one()) return;
     const uint32_t* from = walk.blocks + static_cast<uint64_t>(span_) * (block_words << log2());
     const uint32_t words = ahead * block_words, bytes = (groups - ahead) * block_words * sizeof(uint32_t);
-    ptx::copy_bulk(record_.place.get() + words, from + words, bytes, &record_.barrier);
+    ptx::copy_bulk_once(record_.place.get() + words, from + words, bytes, &record_.barrier);
 #endif
   }
 
@@ -114,9 +114,9 @@ class WeightStream {
     if (!ptx::elect_one()) return;
     ptx::mbarrier_expect(&record_.barrier, count * words * sizeof(uint32_t));
     const uint32_t bytes = min(groups, most) * block_words * sizeof(uint32_t);
-    ptx::copy_bulk(to, from, bytes, &record_.barrier);
+    ptx::copy_bulk_once(to, from, bytes, &record_.barrier);
     // No loop: in one the compiler finds out both addresses from the beginning.
-    if (count == 2) ptx::copy_bulk(to + place_words, from + strip_words, bytes, &record_.barrier);
+    if (count == 2) ptx::copy_bulk_once(to + place_words, from + strip_words, bytes, &record_.barrier);
 #else
     constexpr uint32_t kWordsPerCopy = 4;
     for (uint32_t s = 0; s < count; ++s) {

@@ -377,6 +377,18 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint
                : "memory");
 }
 
+// The same of what is read once: it leaves L2 before all else, so that inputs, packets and code stay.
+__device__ __forceinline__ void copy_bulk_once(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(barrier));
+  // What createpolicy.fractional.L2::evict_first makes of 1.0; ptxas would find it out anew each time.
+  constexpr uint64_t kEvictFirst = 0x12f0000000000000u;
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(global), "r"(bytes), "r"(address), "l"(kEvictFirst)
+      : "memory");
+}
+
 #endif
 
 // Asks for the 128-byte line of an address; nothing depends on it.

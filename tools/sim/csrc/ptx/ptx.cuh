@@ -259,6 +259,10 @@ inline void copy_bulk(void* shared, const void* global, uint32_t bytes, uint64_t
   sim::start_copy(copy);
 }
 
+inline void copy_bulk_once(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
+  copy_bulk(shared, global, bytes, barrier);
+}
+
 inline bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
   sim::finish_copies(&mbarrier(barrier).bytes);
   mbarrier(barrier).complete_if_due();
