@@ -377,7 +377,7 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint
                : "memory");
 }
 
-// The same of what is read once: it leaves L2 before all else, so that inputs, packets and code stay.
+// The same of what is read once: it leaves L2 before all else, so that what is read again stays.
 __device__ __forceinline__ void copy_bulk_once(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(barrier));
