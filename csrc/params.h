@@ -108,6 +108,8 @@ typedef struct TrellinkExchange {
   uint64_t report;
   /* A u32 that is not 0 once any rank of the group has failed; host-mapped. */
   uint64_t abort;
+  /* The stop word of this rank's arena (comm/arena_layout.h). */
+  uint64_t stop;
   /* Packets in a slot: what one source may send in one call. Even. */
   uint64_t slot_packets;
   uint32_t rank;

@@ -42,13 +42,11 @@ struct ExchangeState {
   // Starts the loads. What is done before settle() overlaps them.
   static __device__ ExchangeState load(const TrellinkExchange& params) {
     const auto* control = reinterpret_cast<const TrellinkControl*>(params.control);
-    const auto* arena = reinterpret_cast<const uint64_t*>(params.arena[params.rank]);
-    const auto* stop = reinterpret_cast<const uint32_t*>(arena + ArenaLayout{params.world, params.slot_packets}.stop());
     return {ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
             ptx::ld_relaxed_gpu(&control->failed), ptx::ld_relaxed_gpu(&control->scrub_mask),
             fault::stops()                      ? TRELLINK_STATE_ABORTED
             : fault::has(fault::kUnboundedWait) ? TRELLINK_STATE_OK
-                                                : ptx::ld_relaxed_sys(stop)};
+                                                : ptx::ld_relaxed_sys(reinterpret_cast<const uint32_t*>(params.stop))};
   }
 
   // Waits for them. Before that, the state is not to be used.

@@ -165,19 +165,21 @@ impl Channel {
             ..Default::default()
         };
         let mut local_arena = None;
+        let world = peers.map_or(1, <[Arena]>::len);
+        let layout = ArenaLayout::new(world, group.slot_values)?;
         if let Some(arenas) = peers {
-            debug_assert!(arenas.len() <= TRELLINK_MAX_WORLD as usize);
-            params.world = arenas.len() as u32;
+            debug_assert!(world <= TRELLINK_MAX_WORLD as usize);
+            params.world = world as u32;
             params.rank = rank as u32;
             for (pointer, arena) in params.arena.iter_mut().zip(arenas) {
                 *pointer = arena.pointer_in(stream.context())?;
             }
         } else {
-            let layout = ArenaLayout::new(1, group.slot_values)?;
             let arena = DeviceBuffer::new(stream.context(), layout.bytes())?;
             params.arena[0] = arena.pointer();
             local_arena = Some(arena);
         }
+        params.stop = params.arena[params.rank as usize] + layout.stop_offset() as u64;
         let epochs = DeviceBuffer::new(stream.context(), 4 * TRELLINK_MAX_CTAS as usize)?;
         params.epochs = epochs.pointer();
         let channel = Channel {

@@ -112,6 +112,7 @@ pub struct TrellinkExchange {
     pub epochs: u64,
     pub report: u64,
     pub abort: u64,
+    pub stop: u64,
     pub slot_packets: u64,
     pub rank: u32,
     pub world: u32,
@@ -119,7 +120,7 @@ pub struct TrellinkExchange {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkExchange"][::core::mem::size_of::<TrellinkExchange>() - 136usize];
+    ["Size of TrellinkExchange"][::core::mem::size_of::<TrellinkExchange>() - 144usize];
     ["Alignment of TrellinkExchange"][::core::mem::align_of::<TrellinkExchange>() - 8usize];
     ["Offset of field: TrellinkExchange::arena"]
         [::core::mem::offset_of!(TrellinkExchange, arena) - 0usize];
@@ -131,14 +132,16 @@ const _: () = {
         [::core::mem::offset_of!(TrellinkExchange, report) - 80usize];
     ["Offset of field: TrellinkExchange::abort"]
         [::core::mem::offset_of!(TrellinkExchange, abort) - 88usize];
+    ["Offset of field: TrellinkExchange::stop"]
+        [::core::mem::offset_of!(TrellinkExchange, stop) - 96usize];
     ["Offset of field: TrellinkExchange::slot_packets"]
-        [::core::mem::offset_of!(TrellinkExchange, slot_packets) - 96usize];
+        [::core::mem::offset_of!(TrellinkExchange, slot_packets) - 104usize];
     ["Offset of field: TrellinkExchange::rank"]
-        [::core::mem::offset_of!(TrellinkExchange, rank) - 104usize];
+        [::core::mem::offset_of!(TrellinkExchange, rank) - 112usize];
     ["Offset of field: TrellinkExchange::world"]
-        [::core::mem::offset_of!(TrellinkExchange, world) - 108usize];
+        [::core::mem::offset_of!(TrellinkExchange, world) - 116usize];
     ["Offset of field: TrellinkExchange::operation"]
-        [::core::mem::offset_of!(TrellinkExchange, operation) - 112usize];
+        [::core::mem::offset_of!(TrellinkExchange, operation) - 120usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -271,7 +274,7 @@ pub struct TrellinkLinear {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 880usize];
+    ["Size of TrellinkLinear"][::core::mem::size_of::<TrellinkLinear>() - 888usize];
     ["Alignment of TrellinkLinear"][::core::mem::align_of::<TrellinkLinear>() - 8usize];
     ["Offset of field: TrellinkLinear::x"][::core::mem::offset_of!(TrellinkLinear, x) - 0usize];
     ["Offset of field: TrellinkLinear::x_stride"]
@@ -319,7 +322,7 @@ const _: () = {
     ["Offset of field: TrellinkLinear::exchange"]
         [::core::mem::offset_of!(TrellinkLinear, exchange) - 168usize];
     ["Offset of field: TrellinkLinear::segment"]
-        [::core::mem::offset_of!(TrellinkLinear, segment) - 304usize];
+        [::core::mem::offset_of!(TrellinkLinear, segment) - 312usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -372,7 +375,7 @@ pub struct TrellinkAllReduce {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TrellinkAllReduce"][::core::mem::size_of::<TrellinkAllReduce>() - 176usize];
+    ["Size of TrellinkAllReduce"][::core::mem::size_of::<TrellinkAllReduce>() - 184usize];
     ["Alignment of TrellinkAllReduce"][::core::mem::align_of::<TrellinkAllReduce>() - 8usize];
     ["Offset of field: TrellinkAllReduce::x"]
         [::core::mem::offset_of!(TrellinkAllReduce, x) - 0usize];

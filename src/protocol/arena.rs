@@ -84,10 +84,15 @@ impl ArenaLayout {
         2 * self.world * self.slot_values
     }
 
-    /// Bytes of an arena: behind the packets there are two words for kernels, which write in the first when
-    /// the group fails.
+    /// Bytes from an arena's start to its stop word, which lies behind the packets: kernels write there when the
+    /// group fails.
+    pub fn stop_offset(&self) -> usize {
+        self.packets() * size_of::<Packet>()
+    }
+
+    /// Bytes of an arena.
     pub fn bytes(&self) -> usize {
-        (self.packets() + STOP_WORDS) * size_of::<Packet>()
+        self.stop_offset() + STOP_WORDS * size_of::<Packet>()
     }
 }
 

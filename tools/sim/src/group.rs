@@ -108,6 +108,9 @@ impl SimGroup {
                 for (pointer, arena) in exchange.arena.iter_mut().zip(arenas) {
                     *pointer = arena.pointer();
                 }
+                let layout =
+                    ArenaLayout::new(arenas.len(), self.slot_values).expect("a valid layout");
+                exchange.stop = exchange.arena[rank_in] + layout.stop_offset() as u64;
                 exchange
             };
             SimRank {
