@@ -39,7 +39,7 @@ struct ExchangeState {
   uint32_t epoch, failed, scrub_mask;
   uint32_t stop;  // what a peer that failed has left
 
-  // Starts the loads. What is done before settle() overlaps them.
+  // Starts the loads. What is done before the state is looked at overlaps them.
   static __device__ ExchangeState load(const TrellinkExchange& params) {
     const auto* control = reinterpret_cast<const TrellinkControl*>(params.control);
     return {ptx::ld_relaxed_gpu(reinterpret_cast<const uint32_t*>(params.epochs) + blockIdx.x),
@@ -49,14 +49,8 @@ struct ExchangeState {
                                                 : ptx::ld_relaxed_sys(reinterpret_cast<const uint32_t*>(params.stop))};
   }
 
-  // Waits for them. Before that, the state is not to be used.
-  __device__ void settle(const TrellinkExchange& params) {
-    if (stop != TRELLINK_STATE_ABORTED) return;
-    // Whoever failed may want to know what this rank was about to do; and launches that do not exchange with
-    // other ranks shall not begin either.
-    report(params, epoch, {TRELLINK_STATE_ABORTED, params.rank, 0, 0, 0});
-    failed = TRELLINK_STATE_ABORTED;
-  }
+  // Whether this rank or a peer has failed, so that the launch must not begin.
+  __device__ bool ends() const { return failed != TRELLINK_STATE_OK || stop == TRELLINK_STATE_ABORTED; }
 
   // How a wait has ended.
   struct End {
@@ -86,9 +80,11 @@ class Exchange {
   __device__ Exchange(const TrellinkExchange& params, const ExchangeState& state)
       : params_(params), layout_{params.world, params.slot_packets}, state_(state), tag_(tag_pack(state.epoch, params.operation.tag)) {}
 
-  // Begins the call. False if an earlier one failed; then the launch must return at once.
+  // Begins the call. False if an earlier one failed or a peer has asked this rank to stop; then the launch must return at
+  // once.
   __device__ bool enter() const {
-    if (state_.failed != TRELLINK_STATE_OK) {
+    if (state_.ends()) {
+      report_stop();
       return false;
     }
     hold_up();
@@ -285,6 +281,14 @@ class Exchange {
   __device__ uint32_t parity() const { return fault::has(fault::kOneHalf) ? 0 : epoch_parity(state_.epoch); }
   __device__ uint32_t* epochs() const { return reinterpret_cast<uint32_t*>(params_.epochs); }
   __device__ uint64_t* arena(uint32_t rank) const { return reinterpret_cast<uint64_t*>(params_.arena[rank]); }
+
+  // Reports that a peer has asked this rank to stop: whoever failed may want to know what this rank was about to do, and
+  // launches that do not exchange with other ranks shall not begin either. Here and not where the word is read: a report
+  // ahead of a main loop changes its schedule (docs/performance.md, section 25).
+  __device__ void report_stop() const {
+    if (state_.stop != TRELLINK_STATE_ABORTED || ptx::opaque(threadIdx.x) != 0) return;
+    ExchangeState::report(params_, state_.epoch, {TRELLINK_STATE_ABORTED, params_.rank, 0, 0, 0});
+  }
 
   __device__ void hold_up() const { fault::hold_up(state_.epoch, params_.rank, params_.world); }
 

@@ -7,9 +7,8 @@ namespace trellink {
 // What both forms have in common; `reduce` is what is done once the exchange has been entered.
 template <class Reduce>
 __device__ __forceinline__ void exchanged(const TrellinkAllReduce& params, ExchangeState& state, Reduce&& reduce) {
-  state.settle(params.exchange);
   // A peer may fail while this CTA begins: its threads go on together or not at all.
-  if (!__syncthreads_and(state.failed == TRELLINK_STATE_OK)) return;
+  if (!__syncthreads_and(!state.ends())) state.stop = TRELLINK_STATE_ABORTED;
   const Exchange exchange(params.exchange, state);
   if (!exchange.enter()) return;
   reduce(exchange);

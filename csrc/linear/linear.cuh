@@ -107,10 +107,7 @@ class LinearCta {
       __syncthreads();
     }
     // Nobody asks for the state before the sums are there; so nobody waits for it with the input.
-    if (ptx::opaque(threadIdx.x) == 0) {
-      state.settle(params_.exchange);
-      frame.exchange = state;
-    }
+    if (ptx::opaque(threadIdx.x) == 0) frame.exchange = state;
     for (;;) {
       if constexpr (Arithmetic::kStrips > 1) {
         if (frame.piece.paired(params_)) multiply<Arithmetic::kStrips>(frame);
