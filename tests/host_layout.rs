@@ -127,6 +127,9 @@ proptest! {
         let got = probe::arena_slot(world as u32, slot, parity as u32, source as u32);
         prop_assert_eq!(got, layout.index(parity, source, 0) as u64);
         prop_assert_eq!(probe::arena_packets(world as u32, slot), layout.packets() as u64);
+        // Peers write the stop word where kernels find it, a rank reads it where the host has.
+        let stop = probe::arena_stop(world as u32, slot) * size_of::<Packet>() as u64;
+        prop_assert_eq!(stop, layout.stop_offset() as u64);
     }
 }
 

@@ -90,6 +90,9 @@ uint64_t trellink_probe_arena_slot(uint32_t world, uint64_t slot_packets, uint32
 uint64_t trellink_probe_arena_packets(uint32_t world, uint64_t slot_packets) {
   return ArenaLayout{world, slot_packets}.packets();
 }
+uint64_t trellink_probe_arena_stop(uint32_t world, uint64_t slot_packets) {
+  return ArenaLayout{world, slot_packets}.stop();
+}
 
 uint64_t trellink_probe_octet_index(uint32_t pieces, uint32_t octet) {
   return trellink::OctetLayout{pieces}.index(octet);

@@ -29,6 +29,7 @@ unsafe extern "C" {
         source: u32,
     ) -> u64;
     safe fn trellink_probe_arena_packets(world: u32, slot_packets: u64) -> u64;
+    safe fn trellink_probe_arena_stop(world: u32, slot_packets: u64) -> u64;
     safe fn trellink_probe_octet_index(pieces: u32, octet: u32) -> u64;
     safe fn trellink_probe_octet_packets(pieces: u32, octets: u32) -> u64;
     safe fn trellink_probe_half_threes(octets: u32, octet: u32) -> u64;
@@ -125,6 +126,11 @@ pub fn arena_slot(world: u32, slot_packets: u64, parity: u32, source: u32) -> u6
 /// `ArenaLayout::packets` of `csrc/comm/arena_layout.h`.
 pub fn arena_packets(world: u32, slot_packets: u64) -> u64 {
     trellink_probe_arena_packets(world, slot_packets)
+}
+
+/// `ArenaLayout::stop` of `csrc/comm/arena_layout.h`, in packets.
+pub fn arena_stop(world: u32, slot_packets: u64) -> u64 {
+    trellink_probe_arena_stop(world, slot_packets)
 }
 
 /// `OctetLayout::index` of `csrc/comm/octet_layout.h`.
