@@ -50,17 +50,22 @@ struct Bytes : ColumnPairs {
     return reinterpret_cast<uint4*>(shared.input(group, 0) + column * kColumnBytes) + tile * kQuads + quad;
   }
 
-  // Lane l brings channels 4l .. 4l+3 of a transformed group, not yet times kHadamardScale, whose greatest magnitude
-  // (as f32 bits) is `magnitude`.
-  static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
-                                                     uint32_t group, uint32_t token, uint32_t lane) {
-    const float inverse = inverse_of(magnitude);
-    uint32_t high[4], low[4];
-    const int32_t sum = ptx::redux_add(quantize(v, inverse, high, low));
-    if (lane == 0) *shared.scale(group, token) = group_scale(__uint_as_float(magnitude), sum);
-    // Half an operand each of two quads.
+  // Where lane l of a warp that brings channels 4l .. 4l+3 of a group has its part of the first group and token: half an
+  // operand each of two quads.
+  static __device__ __forceinline__ unsigned char* lane_operands(const Shared& shared, uint32_t lane) {
     const uint32_t k = lane % 4 * 4;
-    auto* first = reinterpret_cast<uint2*>(operand(shared, group, lane / 4, 2 * token, k % 8 / 2)) + k / 8;
+    auto* half = reinterpret_cast<uint2*>(operand(shared, 0, lane / 4, 0, k % 8 / 2)) + k / 8;
+    return reinterpret_cast<unsigned char*>(half);
+  }
+
+  // Stores a transformed group of a token there, not yet times kHadamardScale, whose greatest magnitude (as f32 bits) is
+  // `magnitude`.
+  static __device__ __forceinline__ void store_group(unsigned char* operands, Scale* scale, const float (&v)[4],
+                                                     uint32_t magnitude, uint32_t lane) {
+    uint32_t high[4], low[4];
+    const int32_t sum = ptx::redux_add(quantize(v, inverse_of(magnitude), high, low));
+    if (lane == 0) *scale = group_scale(__uint_as_float(magnitude), sum - kLanes * 4 * kIntegerBits);
+    auto* first = reinterpret_cast<uint2*>(operands);
     first[0] = make_uint2(high[0], high[1]);
     first[2] = make_uint2(high[2], high[3]);
     first += kColumnBytes / sizeof(uint2);
@@ -107,35 +112,44 @@ struct Bytes : ColumnPairs {
   }
 
  private:
+  // Added to a float of at most 2^22 it leaves the nearest integer in the lowest bits, on top of kIntegerBits.
+  static constexpr float kInteger = 12582912.0f;  // 1.5 * 2^23
+  static constexpr uint32_t kIntegerBits = 0x4b400000;
+
   // What brings a group to integers, 0 for one that cannot be: of zeros, or so small that the inverse of its
   // greatest overflows, or with infinities or NaN, whose scale then makes the result NaN.
   static __device__ __forceinline__ float inverse_of(uint32_t magnitude) {
     const float greatest = __uint_as_float(magnitude);
     const bool usable = greatest > kSmallest && magnitude < 0x7f800000u;
-    return usable ? __fmul_rn(kGreatest, ptx::reciprocal(greatest)) : 0.0f;
+    // A quarter, or the inverse might be denormal.
+    const float inverse = __fmul_rn(kGreatest / 4, ptx::reciprocal_normal(__fmul_rn(greatest, 0.25f)));
+    return usable ? inverse : 0.0f;
   }
 
-  // Four values as integers in a high and a low byte, each four times; returns their sum. A product with
-  // an inverse of 0 is 0 or NaN, and both convert to 0.
-  static __device__ __forceinline__ int32_t quantize(const float (&v)[4], float inverse, uint32_t (&high)[4],
-                                                     uint32_t (&low)[4]) {
+  // Four values as integers in a high and a low byte, each four times; returns their sum, with kIntegerBits for each. A
+  // product with an inverse of 0 is 0 or NaN; bytes of NaN are of no account.
+  static __device__ __forceinline__ uint32_t quantize(const float (&v)[4], float inverse, uint32_t (&high)[4],
+                                                      uint32_t (&low)[4]) {
     constexpr uint32_t kByte0 = 0x0000, kByte1 = 0x1111;
-    int32_t sum = 0;
+    uint32_t sum = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int32_t x = __float2int_rn(__fmul_rn(v[i], inverse));
+      const uint32_t x = __float_as_uint(__fmaf_rn(v[i], inverse, kInteger));
       // The low byte counts as signed, so the high one is that of the integer rounded to whole high ones.
-      high[i] = ptx::prmt(static_cast<uint32_t>(x + 128), 0, kByte1);
-      low[i] = ptx::prmt(static_cast<uint32_t>(x), 0, kByte0);
+      high[i] = ptx::prmt(x + 128, 0, kByte1);
+      low[i] = ptx::prmt(x, 0, kByte0);
       sum += x;
     }
     return sum;
   }
 
   static __device__ __forceinline__ Scale group_scale(float greatest, int32_t sum) {
-    // kMul1Offset / kMul1Slope in whole and broken part, or the product would not fit.
-    constexpr int32_t kWhole = kMul1Offset / kMul1Slope, kRest = kMul1Offset % kMul1Slope;
-    const int32_t start = -(kWhole * sum + kRest * sum / kMul1Slope);
+    // kMul1Offset / kMul1Slope in whole and broken part, or the product would not fit; the broken part times 2^32.
+    constexpr uint32_t kWhole = kMul1Offset / kMul1Slope;
+    constexpr int32_t kRest = (static_cast<int64_t>(kMul1Offset % kMul1Slope) << 32) / kMul1Slope;
+    // Unsigned: of a group with NaN the sum may be anything.
+    const uint32_t product = kWhole * static_cast<uint32_t>(sum) + static_cast<uint32_t>(__mulhi(sum, kRest));
+    const auto start = static_cast<int32_t>(0 - product);
     return {make_int4(start >> 8, start & 255, start >> 8, start & 255),
             __fmul_rn(greatest, kHadamardScale * kMul1Slope / (kMul1Unit * kGreatest))};
   }

@@ -31,7 +31,7 @@ class Finish {
 
   // The output transform of sums, times `scale`, svh and bias. `scale` includes the transform's.
   __device__ void transform(float (&v)[4], uint32_t lane, float scale = kHadamardScale) const {
-    hadamard_128(v, lane);
+    HadamardLane(lane).transform(v);
     float svh[4];
     unpack4(svh_, TRELLINK_DTYPE_F16, svh);
     const float bias[4] = {bias_.x, bias_.y, bias_.z, bias_.w};

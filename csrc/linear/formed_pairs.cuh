@@ -37,15 +37,22 @@ struct FormedPairs : ColumnPairs {
     return reinterpret_cast<uint4*>(shared.input(group, 0) + column * kColumnBytes) + pair * kQuads + quad;
   }
 
-  // Lane l brings channels 4l .. 4l+3 of a transformed group, not yet times kHadamardScale, whose greatest magnitude
-  // (as f32 bits) is `magnitude`.
-  static __device__ __forceinline__ void store_group(const Shared& shared, const float (&v)[4], uint32_t magnitude,
-                                                     uint32_t group, uint32_t token, uint32_t lane) {
+  // Where lane l of a warp that brings channels 4l .. 4l+3 of a group has its part of the first group and token: half of
+  // what an MMA takes, each of two quads.
+  static __device__ __forceinline__ unsigned char* lane_operands(const Shared& shared, uint32_t lane) {
+    const uint32_t k = lane % 4 * 4, tile = lane / 4;
+    auto* half = reinterpret_cast<uint32_t*>(operand(shared, 0, tile / kPairTiles, 0, k % 8 / 2)) +
+                 tile % kPairTiles * 2 + k / 8;
+    return reinterpret_cast<unsigned char*>(half);
+  }
+
+  // Stores a transformed group of a token there, not yet times kHadamardScale, whose greatest magnitude (as f32 bits) is
+  // `magnitude`.
+  static __device__ __forceinline__ void store_group(unsigned char* operands, Scale* group_scale, const float (&v)[4],
+                                                     uint32_t magnitude, uint32_t lane) {
     const uint32_t scale_bits = power_of_two_scale(magnitude);
     const float scale = __uint_as_float(scale_bits);
-    if (lane == 0) {
-      *shared.scale(group, token) = __fmul_rn(__uint_as_float(inverse_power_of_two(scale_bits)), kHadamardScale);
-    }
+    if (lane == 0) *group_scale = __fmul_rn(__uint_as_float(inverse_power_of_two(scale_bits)), kHadamardScale);
     uint32_t rounded[2], rest[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -54,11 +61,8 @@ struct FormedPairs : ColumnPairs {
       rest[i] = ptx::pack_f16x2(__fsub_rn(x, ptx::f16_to_f32(rounded[i] & 0xffffu)),
                                 __fsub_rn(y, ptx::f16_to_f32(rounded[i] >> 16)));
     }
-    // Half of what an MMA takes, each of two quads.
     constexpr uint32_t kQuadWords = sizeof(uint4) / sizeof(uint32_t);
-    const uint32_t k = lane % 4 * 4, tile = lane / 4;
-    auto* first = reinterpret_cast<uint32_t*>(operand(shared, group, tile / kPairTiles, 2 * token, k % 8 / 2)) +
-                  tile % kPairTiles * 2 + k / 8;
+    auto* first = reinterpret_cast<uint32_t*>(operands);
     first[0] = rounded[0];
     first[kQuadWords] = rounded[1];
     first += kColumnBytes / sizeof(uint32_t);

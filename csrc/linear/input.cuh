@@ -246,50 +246,95 @@ template <class Arithmetic>
 struct FirstItem<Arithmetic, true> {
   InputPlace place{0, ptx::warp_index()};
   bool exists = false;
-  const uint16_t* from;  // of the lane
+  const uint16_t *x_from, *scales_from;  // of the lane
   uint2 x{}, scales;
 
   FirstItem() = default;
   __device__ __forceinline__ explicit FirstItem(const InputWork<Arithmetic>& work)
       : exists(place.template settle<1>(work)) {
     const uint32_t channel = threadIdx.x % kLanes * 4;
-    from = work.x(place.token, place.group, channel);
-    if (exists) scales = load4(work.scales(place.group, channel));
+    x_from = work.x(place.token, place.group, channel);
+    scales_from = work.scales(place.group, channel);
+    if (exists) scales = load4(scales_from);
   }
 
   // What does depend on it. Behind the wait, before anything else there.
   __device__ __forceinline__ void load() {
-    if (exists) x = load4(from);
+    if (exists) x = load4(x_from);
   }
+};
+
+// A warp's walk over its items, and where a lane has x, scales and operands of them. What stays the same is opaque, or the
+// compiler finds it out anew for every item (docs/performance.md).
+template <class Arithmetic>
+class ItemWalk {
+ public:
+  __device__ __forceinline__ ItemWalk(const InputWork<Arithmetic>& work, const FirstItem<Arithmetic>& first, uint32_t lane)
+      : x_(first.x_from), scales_(first.scales_from), group_(first.place.group), token_(first.place.token),
+        groups_(ptx::opaque(work.groups)), shared_(work.shared),
+        operands_(ptx::opaque_shared(Arithmetic::lane_operands(shared_, lane))),
+        scale_(ptx::opaque_shared(shared_.scale(0, 0))) {
+    shared_.group_bytes = ptx::opaque(shared_.group_bytes);
+    token_step_ = static_cast<int64_t>(work.params.x_stride) - groups_ * static_cast<int64_t>(kGroup);
+  }
+
+  __device__ const uint16_t* x() const { return x_; }
+  __device__ const uint16_t* scales() const { return scales_; }
+  __device__ unsigned char* operands() const { return operands_ + shared_.operands_offset(group_, token_); }
+  __device__ typename Arithmetic::Scale* scale() const { return shared_.after(scale_, shared_.scale_offset(group_, token_)); }
+
+  // Goes on to the warp's next item; false if there is none.
+  __device__ __forceinline__ bool next() {
+    x_ += kWarps * kGroup;
+    scales_ += kWarps * kGroup;
+    group_ += kWarps;
+    while (__builtin_expect(group_ >= groups_, false)) {
+      if (++token_ == shared_.tokens) return false;
+      group_ -= groups_;
+      x_ += token_step_;
+      scales_ -= groups_ * kGroup;
+    }
+    return true;
+  }
+
+ private:
+  const uint16_t *x_, *scales_;
+  uint32_t group_, token_, groups_;
+  typename Arithmetic::Shared shared_;
+  unsigned char* operands_;
+  typename Arithmetic::Scale* scale_;
+  int64_t token_step_;
 };
 
 // An item a warp at a time, by shuffles. The loads of the next one overlap the work on this. `first` has been loaded.
 template <class Arithmetic>
 __device__ __forceinline__ void load_items(const InputWork<Arithmetic>& work, const FirstItem<Arithmetic>& first) {
-  const uint32_t lane = threadIdx.x % kLanes, channel = 4 * lane;
-  InputPlace place = first.place;
+  const uint32_t lane = threadIdx.x % kLanes;
+  HadamardLane hadamard(lane);
+  hadamard.keep();
+  ItemWalk<Arithmetic> walk(work, first, lane);
   bool more = first.exists;
   uint2 x = first.x, scales = first.scales;
 #pragma unroll 1
   while (more) {
-    const InputPlace at = place;
+    unsigned char* operands = walk.operands();
+    auto* scale = walk.scale();
     float v[4], s[4];
     unpack4(x, work.params.x_dtype, v);
     unpack4(scales, TRELLINK_DTYPE_F16, s);
-    place.group += kWarps;
-    more = place.settle<1>(work);
+    more = walk.next();
     if (more) {
-      x = load4(work.x(place.token, place.group, channel));
-      scales = load4(work.scales(place.group, channel));
+      x = load4(walk.x());
+      scales = load4(walk.scales());
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) v[i] = __fmul_rn(v[i], s[i]);
-    hadamard_128(v, lane);
-    // Magnitudes of floats are ordered as their bits are, NaN last.
-    uint32_t magnitude = 0;
+    hadamard.transform(v);
+    float magnitude = ptx::greater_magnitude(v[0], v[1]);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) magnitude = max(magnitude, __float_as_uint(v[i]) & 0x7fffffffu);
-    Arithmetic::store_group(work.shared, v, ptx::redux_max(magnitude), at.group, at.token, lane);
+    for (int i = 2; i < 4; ++i) magnitude = ptx::greater_magnitude(magnitude, v[i]);
+    // Magnitudes of floats are ordered as their bits are, NaN last.
+    Arithmetic::store_group(operands, scale, v, ptx::redux_max(__float_as_uint(magnitude)), lane);
   }
 }
 

@@ -13,7 +13,7 @@
 //   kSpans               whether warps take spans of several groups, and operands come through a ring
 //   kTransforms          whether CTAs transform the input where no other launch has, in chunks of what fits
 //   kTokenGroupBytes     shared memory for a group of one token's inputs, and Scale beside it
-//   store_row            writes a transformed group of a token there
+//   store_row            writes a transformed group of a token there; few tokens have lane_operands and store_group for it
 //   multiply             adds a block's products to an Accumulator
 //   store_sums           writes an Accumulator to the shared sums
 //   kStraight            whether it serves launches alone whose CTAs do nothing twice, in one format (straight.cuh)

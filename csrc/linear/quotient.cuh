@@ -10,7 +10,7 @@ namespace trellink {
 // grid's warps. The half keeps what is rounded, a relative 2^-22.4 at most (2^-23 of the reciprocal, 2^-24 of the product),
 // away from whole numbers, from which (a + 1/2) / b is 1 / 2b away.
 __device__ __forceinline__ uint32_t quotient(uint32_t a, uint32_t b) {
-  return static_cast<uint32_t>(__fmul_rn(static_cast<float>(a) + 0.5f, ptx::reciprocal(static_cast<float>(b))));
+  return static_cast<uint32_t>(__fmul_rn(static_cast<float>(a) + 0.5f, ptx::reciprocal_normal(static_cast<float>(b))));
 }
 
 }  // namespace trellink

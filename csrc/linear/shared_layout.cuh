@@ -58,10 +58,21 @@ struct SharedLayout {
   __device__ Scale* scale(uint32_t group, uint32_t token) const {
     return reinterpret_cast<Scale*>(input(group, held_tokens<Arithmetic>(tokens))) + token;
   }
+  // How far behind those of the first group and token others lie.
+  __device__ uint32_t operands_offset(uint32_t group, uint32_t token) const {
+    return group * group_bytes + token * Arithmetic::kTokenGroupBytes;
+  }
+  __device__ uint32_t scale_offset(uint32_t group, uint32_t token) const {
+    return group * group_bytes + token * static_cast<uint32_t>(sizeof(Scale));
+  }
   // What lies `bytes` behind something, such as whole groups behind what the first has.
   template <class T>
   static __device__ __forceinline__ const T* after(const T* p, uint32_t bytes) {
     return reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(p) + bytes);
+  }
+  template <class T>
+  static __device__ __forceinline__ T* after(T* p, uint32_t bytes) {
+    return reinterpret_cast<T*>(reinterpret_cast<unsigned char*>(p) + bytes);
   }
 };
 

@@ -102,6 +102,13 @@ __device__ __forceinline__ float reciprocal(float x) {
   return d;
 }
 
+// The same of x whose inverse is a normal number.
+__device__ __forceinline__ float reciprocal_normal(float x) {
+  float d;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(d) : "f"(x));
+  return d;
+}
+
 // 2^x to within two units in the last place.
 __device__ __forceinline__ float exp2(float x) {
   float d;
@@ -156,6 +163,12 @@ class SharedPointer {
  private:
   uint32_t address_;
 };
+
+// p, but the compiler does not know where in shared memory that is.
+template <class T>
+__device__ __forceinline__ T* opaque_shared(T* p) {
+  return SharedPointer<T>(p).get();
+}
 
 // 4 or 16 bytes of shared memory, read where it is written. A warp's reads of shared memory return in their order: what is
 // computed from this one waits for all before it.

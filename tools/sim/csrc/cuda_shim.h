@@ -119,6 +119,8 @@ inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fmaf(a, b, c); }
 
+inline int32_t __mulhi(int32_t a, int32_t b) { return static_cast<int32_t>(static_cast<int64_t>(a) * b >> 32); }
+
 inline uint32_t __shfl_sync(uint32_t, uint32_t x, uint32_t lane) {
   return sim::warp_exchange(sim::Op::kShuffle, &x, 1)[lane % 32][0];
 }

@@ -78,6 +78,8 @@ inline float f16_to_f32(uint32_t bits) { return static_cast<float>(half_value(bi
 
 inline float reciprocal(float x) { return 1.0f / x; }
 
+inline float reciprocal_normal(float x) { return 1.0f / x; }
+
 inline float exp2(float x) { return std::exp2(x); }
 
 inline uint32_t grid_ctas() { return gridDim.x; }
@@ -94,6 +96,11 @@ class SharedPointer {
  private:
   T* p_;
 };
+
+template <class T>
+T* opaque_shared(T* p) {
+  return p;
+}
 
 template <class T>
 T ld_shared_in_order(const T* p) {
