@@ -6,8 +6,8 @@
 //  - Push everything the CTA owns before the first look at what others push; every CTA of every rank must be
 //    resident while any of them waits. A kernel that sends again after a wait says why it cannot wait
 //    in a circle (reduce/two_shot.cuh).
-//  - enter() first and leave() last, by every thread of every CTA, exactly once; every CTA pushes
-//    something that every other rank collects, or one of its cluster does when all of that have scrubbed.
+//  - enter() first, which enters_plainly() may spare, and leave() last, by every thread of every CTA, exactly once; every
+//    CTA pushes something that every other rank collects, or one of its cluster does when all of that have scrubbed.
 //
 // Why two halves are enough. A peer writes this half again in call e+2. It starts e+2 only after it
 // has finished e+1, for which it needed our packets of e+1, and those we send only after every CTA
@@ -92,6 +92,9 @@ class Exchange {
     return true;
   }
 
+  // Whether enter() has nothing to do and need not be called.
+  __device__ bool enters_plainly() const { return !(fault::holds_up() || state_.ends() || scrubs()); }
+
   // Whether enter() rewrites old tags in this call.
   __device__ bool scrubs() const { return epoch_scrubs(state_.epoch, state_.scrub_mask); }
 
@@ -170,15 +173,39 @@ class Exchange {
     return true;
   }
 
-  // Sends the sums of a quad of this rank to every other rank, lane l of a warp those of quad l of run `run`.
-  __device__ void push_to_peers(uint64_t run, uint32_t lane, const float4& v) const {
-    const uint64_t index = SumLayout::run(run);
+  // Where the sums of a quad of this rank go, as far as the call does not say: places behind the beginning of a half of an
+  // arena, and the first arena.
+  struct QuadPlaces {
+    uint64_t threes, fourth, arena;
+
+    QuadPlaces() = default;
+    // Lane l of a warp has quad l of run `run`.
+    __device__ QuadPlaces(const TrellinkExchange& params, uint64_t run, uint32_t lane) {
+      const uint64_t first = ArenaLayout{params.world, params.slot_packets}.slot(0, params.rank) + SumLayout::run(run);
+      threes = first + SumLayout::threes(lane);
+      fourth = first + SumLayout::fourth(lane);
+      arena = params.arena[next_rank(params, params.rank)];
+    }
+  };
+
+  // Sends the sums of a quad of this rank to every other rank, lane l of a warp those of quad l of the places' run.
+  __device__ void push_to_peers(const QuadPlaces& places, uint32_t lane, const float4& v) const {
     const float fourths[2] = {__shfl_xor_sync(0xffffffffu, v.w, 1), __shfl_xor_sync(0xffffffffu, v.w, 2)};
-    send(kPeers, index + SumLayout::threes(lane), packet_of(v.x, v.y, v.z));
+    const Packet three = packet_of(v.x, v.y, v.z), fourth = packet_of(v.w, fourths[0], fourths[1]);
     // The first lane of a strip sends the fourths of the first three, the last lane its own.
     const uint32_t quad = lane % SumLayout::kStripQuads;
-    if (quad == 1 || quad == 2) return;
-    send(kPeers, index + SumLayout::fourth(lane), packet_of(v.w, fourths[0], fourths[1]));
+    const bool has_fourth = quad != 1 && quad != 2;
+    const uint64_t half = layout_.slot(parity(), 0);
+    auto* to = reinterpret_cast<uint64_t*>(places.arena) + half;
+    uint32_t peer = next_rank(params_, params_.rank);
+#pragma unroll 1
+    for (uint32_t peers = params_.world; --peers != 0;) {
+      const uint64_t index = places.threes - layout_.slot(0, params_.rank);
+      if (!fault::drops(state_.epoch, params_.rank, peer, index)) store_packet(to + places.threes, three);
+      if (has_fourth) store_packet(to + places.fourth, fourth);
+      peer = next_rank(params_, peer);
+      to = arena(peer) + half;
+    }
   }
 
   __device__ uint32_t rank() const { return params_.rank; }
@@ -294,6 +321,11 @@ class Exchange {
 
   __device__ Packet packet_of(float a, float b, float c) const {
     return Packet::of(__float_as_uint(a), __float_as_uint(b), __float_as_uint(c), tag_);
+  }
+
+  // The rank that is written to behind another. Not all begin with the same one.
+  static __device__ uint32_t next_rank(const TrellinkExchange& params, uint32_t rank) {
+    return rank + 1 == params.world ? 0 : rank + 1;
   }
 
   // To how many ranks less than all a packet goes: to every one, or to every other one.

@@ -49,6 +49,9 @@ constexpr uint32_t kCallsPerTurn = 4;
 
 __device__ __forceinline__ bool has(Fault fault) { return ((TRELLINK_FAULTS) & fault) != 0; }
 
+// Whether CTAs or ranks take their time.
+__device__ __forceinline__ bool holds_up() { return has(kDelayedCta) || has(kDelayedRank); }
+
 // Takes its time, if this CTA's or this rank's turn has come.
 __device__ __forceinline__ void hold_up(uint32_t epoch, uint32_t rank, uint32_t world) {
   if (rank != epoch / kCallsPerTurn % world) return;

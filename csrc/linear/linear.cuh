@@ -115,19 +115,23 @@ class LinearCta {
       if (!frame.piece.paired(params_)) multiply<1>(frame);
       // What comes next is found out while others are waited for. Kernels for every format have no registers to keep it.
       FinishItems items;
+      KeptItem item;
       Pairs pairs;
       arrive();
       const Slices slices(params_, Share(frame.piece.strips, frame.piece.strips_per_warp(params_)));
       if (Arithmetic::kStraight) {
         if (keeps_sums()) {
           items = FinishItems(params_, frame.cut);
+          item = KeptItem(params_, kept(frame), items);
+          item.keep();
         } else {
           pairs = pairs_of(frame.piece);
         }
       }
       wait();
       const Exchange exchange(params_.exchange, state_of(frame));
-      if (frame.piece.is_first(frame.cut)) {
+      // One question for all that is rare: code that is jumped over takes time, too.
+      if (frame.piece.is_first(frame.cut) && !exchange.enters_plainly()) {
         if (!exchange.enter()) {
           // The other CTA of the cluster may have entered, and meets this one there.
           if (Arithmetic::kStraight && exchange.scrubs()) synchronize();
@@ -139,8 +143,11 @@ class LinearCta {
         if (exchange.scrubs()) synchronize();
       }
       if (keeps_sums()) {
-        if (!Arithmetic::kStraight) items = FinishItems(params_, frame.cut);
-        add_up_and_keep(exchange, slices, items, kept(frame));
+        if (!Arithmetic::kStraight) {
+          items = FinishItems(params_, frame.cut);
+          item = KeptItem(params_, kept(frame), items);
+        }
+        add_up_and_keep(exchange, slices, items, item, kept(frame));
       } else {
         add_up_and_push(exchange, slices, Arithmetic::kStraight ? pairs : pairs_of(frame.piece));
       }
@@ -371,15 +378,37 @@ class LinearCta {
     Shared shared;
     uint32_t first_group, strips_log2;  // of the cluster; of a warp
 
-    // Those of columns 4l .. 4l+3, l being the lane, of the first slice of K; in the end of all.
-    __device__ float* at(uint32_t row, uint32_t group, uint32_t lane) const {
+    // Those of columns 4l .. 4l+3, l being the lane, of the first slice of K; in the end of all. In bytes behind the base.
+    __device__ uint32_t at(uint32_t row, uint32_t group, uint32_t lane) const {
       constexpr uint32_t kLanesPerStrip = kTile / 4;
       const uint32_t strip = (group - first_group) * FinishItems::kGroupStrips + lane / kLanesPerStrip;
-      return shared.sum(strip >> strips_log2, strip & ((1u << strips_log2) - 1), row, lane % kLanesPerStrip * 4);
+      return shared.sum_offset(strip >> strips_log2, strip & ((1u << strips_log2) - 1), row, lane % kLanesPerStrip * 4);
     }
     __device__ void load(uint32_t row, uint32_t group, uint32_t lane, float (&v)[4]) const {
-      const float4 sums = *reinterpret_cast<const float4*>(at(row, group, lane));
+      const float4 sums = *reinterpret_cast<const float4*>(from(at(row, group, lane)));
       v[0] = sums.x, v[1] = sums.y, v[2] = sums.z, v[3] = sums.w;
+    }
+    // What lies there.
+    __device__ float* from(uint32_t at) const { return reinterpret_cast<float*>(shared.base + at); }
+  };
+
+  // Where the sums of an item are that this warp finishes, and where they go.
+  struct KeptItem {
+    uint32_t sums;
+    Exchange::QuadPlaces places;
+
+    KeptItem() = default;
+    __device__ __forceinline__ KeptItem(const TrellinkLinear& params, const Kept& kept, const FinishItems& item) {
+      const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
+      sums = kept.at(item.row(), item.group(), lane);
+      places = {params.exchange, item.place(), lane};
+    }
+    // Keeps it all in registers: it is found out here.
+    __device__ __forceinline__ void keep() {
+      sums = ptx::opaque(sums);
+      places.threes = ptx::opaque(places.threes);
+      places.fourth = ptx::opaque(places.fourth);
+      places.arena = ptx::opaque(places.arena);
     }
   };
 
@@ -389,17 +418,19 @@ class LinearCta {
   }
 
   // Adds up the sums of the items that this warp will finish, sends them to the peers and keeps them where the first
-  // slice's were.
+  // slice's were. `first`: of the first item.
   __device__ __forceinline__ void add_up_and_keep(const Exchange& exchange, const Slices& slices, FinishItems item,
-                                                  const Kept& sums) const {
+                                                  const KeptItem& first, const Kept& kept) const {
     const uint32_t lane = ptx::opaque(threadIdx.x) % kLanes;
+    KeptItem at = first;
 #pragma unroll 1
-    for (; item.more(); item.next()) {
-      float* first = sums.at(item.row(), item.group(), lane);
-      const auto sum = slices.template add<float4>(first);
-      exchange.push_to_peers(item.place(), lane, sum);
+    while (item.more()) {
+      const auto sum = slices.template add<float4>(kept.from(at.sums));
+      exchange.push_to_peers(at.places, lane, sum);
       // Nobody else reads there: other CTAs and warps have other items.
-      *reinterpret_cast<float4*>(first) = sum;
+      *reinterpret_cast<float4*>(kept.from(at.sums)) = sum;
+      item.next();
+      if (item.more()) at = KeptItem(params_, kept, item);
     }
   }
 

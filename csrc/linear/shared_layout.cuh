@@ -46,9 +46,12 @@ struct SharedLayout {
         group_bytes(held_tokens<Arithmetic>(pass_tokens) * Arithmetic::kTokenGroupBytes +
                     (held_tokens<Arithmetic>(pass_tokens) * static_cast<uint32_t>(sizeof(Scale)) + 15) / 16 * 16) {}
 
-  // The sums of the strip'th strip of a warp.
+  // The sums of the strip'th strip of a warp, in bytes behind the base.
+  __device__ uint32_t sum_offset(uint32_t warp, uint32_t strip, uint32_t token, uint32_t channel) const {
+    return warp * warp_bytes + ((strip * kTokens + token) * kSumStride + channel) * static_cast<uint32_t>(sizeof(float));
+  }
   __device__ float* sum(uint32_t warp, uint32_t strip, uint32_t token, uint32_t channel) const {
-    return reinterpret_cast<float*>(base + warp * warp_bytes) + (strip * kTokens + token) * kSumStride + channel;
+    return reinterpret_cast<float*>(base + sum_offset(warp, strip, token, channel));
   }
   // The operands of a token's group, 16-byte aligned. Neighbouring tokens lie kTokenGroupBytes apart, which the
   // arithmetic chooses so that the lanes of an access fall on different banks.

@@ -139,6 +139,11 @@ __device__ __forceinline__ uint32_t opaque(uint32_t x) {
   return x;
 }
 
+__device__ __forceinline__ uint64_t opaque(uint64_t x) {
+  asm volatile("" : "+l"(x));
+  return x;
+}
+
 // The CTA's warp that this thread belongs to, in a way that tells the compiler that it is the same for
 // all lanes: branches on it then need no reconvergence around warp operations.
 __device__ __forceinline__ uint32_t warp_index() {

@@ -86,6 +86,8 @@ inline uint32_t grid_ctas() { return gridDim.x; }
 
 inline uint32_t opaque(uint32_t x) { return x; }
 
+inline uint64_t opaque(uint64_t x) { return x; }
+
 template <class T>
 class SharedPointer {
  public:
