@@ -107,11 +107,6 @@ inline int __syncthreads_and(int predicate) {
 inline uint32_t __float_as_uint(float x) { uint32_t u; std::memcpy(&u, &x, 4); return u; }
 inline float __uint_as_float(uint32_t u) { float x; std::memcpy(&x, &u, 4); return x; }
 inline float __int2float_rn(int32_t x) { return static_cast<float>(x); }
-// As cvt.rni.s32.f32: what does not fit becomes the nearest that does, NaN becomes 0.
-inline int32_t __float2int_rn(float x) {
-  const double whole = std::nearbyint(static_cast<double>(x));
-  return std::isnan(x) ? 0 : static_cast<int32_t>(std::min(std::max(whole, -2147483648.0), 2147483647.0));
-}
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __frsqrt_rn(float x) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))); }
 inline float __fadd_rn(float a, float b) { return a + b; }
